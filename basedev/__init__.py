@@ -1,0 +1,3 @@
+"""Chained system images for work on Julia's own Base."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,150 @@
+"""The cache directory: where it is, how something gets into it whole or not at all, and who may write when.
+
+Everything made by basedev lives below one directory, `$BASEDEV_CACHE`, else
+`$XDG_CACHE_HOME/basedev`, else `~/.cache/basedev`. An entry is a directory named by
+what it was made from. It is made in `staging/` and renamed into place, so that another process
+sees it complete or not at all. Locks are `flock` locks, which the kernel releases
+when their holder dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import SetupError
+
+CHUNK = 1 << 20
+
+
+def cache_root() -> Path:
+    """The cache directory of this user. It need not exist yet."""
+    if chosen := os.environ.get("BASEDEV_CACHE"):
+        return Path(chosen).absolute()
+    xdg = os.environ.get("XDG_CACHE_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".cache").absolute() / "basedev"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """SHA-256 over parts, each preceded by its length so that no two lists of parts read alike."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def disk_errors(doing: str) -> Iterator[None]:
+    """Turns the system's errors about a full or read-only disk into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        remedies = {
+            errno.ENOSPC: "the disk is full; free some space, or set BASEDEV_CACHE to a directory on another",
+            errno.EDQUOT: "the disk quota is used up; free some space, or set BASEDEV_CACHE to another disk",
+            errno.EROFS: "the disk is read-only; set BASEDEV_CACHE to a directory that can be written",
+            errno.EACCES: "permission denied; set BASEDEV_CACHE to a directory of your own",
+            errno.EPERM: "not permitted; set BASEDEV_CACHE to a directory of your own",
+        }
+        remedy = remedies.get(error.errno or 0)
+        if remedy is None:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise SetupError(f"cannot {doing}{where}: {remedy}") from error
+
+
+class Storage:
+    """The directory tree that holds everything basedev makes."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (root or cache_root()).absolute()
+
+    def directory(self, kind: str) -> Path:
+        """The directory of one kind of entry (`images`, `bases`, ...), made if missing."""
+        path = self.root / kind
+        with disk_errors("use the cache directory"):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Holds the exclusive lock `name`, waiting for whoever has it."""
+        with disk_errors("lock the cache directory"):
+            handle = os.open(self.directory("locks") / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def staging(self, label: str) -> Iterator[Path]:
+        """An empty directory to make something in; whatever is left of it afterwards is deleted.
+
+        A process that was killed leaves its directory behind. Its lock is gone with it, which is
+        how the next call knows the debris from work under way.
+        """
+        area = self.directory("staging")
+        with self.lock("staging"), disk_errors("write to the cache directory"):
+            self._sweep(area)
+            path = area / f"{label}-{os.getpid()}-{os.urandom(4).hex()}"
+            guard = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            path.mkdir(mode=0o700)
+        try:
+            with disk_errors(f"write {label}"):
+                yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            Path(f"{path}.lock").unlink(missing_ok=True)
+            os.close(guard)
+
+    def publish(self, made: Path, place: Path) -> None:
+        """Moves a finished directory to its place, in one step. An entry that stands there already stays."""
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            made.rename(place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+    def discard(self, place: Path) -> None:
+        """Removes an entry so that nobody sees it half removed."""
+        if not place.exists():
+            return
+        with self.staging("discarded") as grave:
+            place.rename(grave / place.name)
+
+    @staticmethod
+    def _sweep(area: Path) -> None:
+        for guard in area.glob("*.lock"):
+            try:
+                handle = os.open(guard, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            else:
+                shutil.rmtree(guard.with_suffix(""), ignore_errors=True)
+                guard.unlink(missing_ok=True)
+            finally:
+                os.close(handle)
