@@ -1,0 +1,76 @@
+#include "evaluate.h"
+
+#include <cstring>
+
+jl_module_t *find_module(const Image &image, const std::string &name) {
+    size_t dot = name.find('.');
+    std::string first = name.substr(0, dot);
+    jl_module_t *module = nullptr;
+    if (first == "Main")
+        module = jl_main_module;
+    else if (first == "Core")
+        module = jl_core_module;
+    else if (first == "Base")
+        module = jl_base_module;
+    else  // a stdlib: its own parent, and bound nowhere
+        for (jl_value_t *candidate : image.objects_of(jl_module_type)) {
+            auto *root = (jl_module_t *)candidate;
+            if (root->parent == root && first == jl_symbol_name(root->name))
+                module = root;
+        }
+    while (module && dot != std::string::npos) {
+        size_t next = name.find('.', dot + 1);
+        std::string part = name.substr(dot + 1, next == std::string::npos ? next : next - dot - 1);
+        jl_value_t *inner = jl_get_global(module, jl_symbol(part.c_str()));
+        module = inner && jl_is_module(inner) ? (jl_module_t *)inner : nullptr;
+        dot = next;
+    }
+    return module;
+}
+
+static std::string error_text(jl_value_t *error) {
+    JL_GC_PUSH1(&error);
+    jl_value_t *shown = nullptr;
+    JL_TRY {
+        jl_value_t *sprint = jl_get_global(jl_base_module, jl_symbol("sprint"));
+        jl_value_t *showerror = jl_get_global(jl_base_module, jl_symbol("showerror"));
+        shown = jl_call2((jl_function_t *)sprint, showerror, error);
+    }
+    JL_CATCH {
+        shown = nullptr;
+    }
+    std::string text = shown && jl_is_string(shown) ? std::string(jl_string_data(shown), jl_string_len(shown))
+                                                    : std::string(jl_typeof_str(error));
+    JL_GC_POP();
+    return text;
+}
+
+std::string evaluate(jl_module_t *module, const std::string &file, long line, const std::string &text) {
+    std::string placed((size_t)(line - 1), '\n');
+    placed += text;
+    jl_value_t *volatile error = nullptr;
+    JL_TRY {
+        jl_load_file_string(placed.data(), placed.size(), (char *)file.c_str(), module);
+    }
+    JL_CATCH {
+        error = jl_current_exception();
+    }
+    enter_newest_world();
+    return error ? error_text(error) : std::string();
+}
+
+// Base.CoreLogging._min_enabled_level is a Ref{LogLevel}, and LogLevel one Int32.
+QuietLogging::QuietLogging() {
+    auto *logging = (jl_module_t *)jl_get_global(jl_base_module, jl_symbol("CoreLogging"));
+    jl_value_t *reference = logging ? jl_get_global(logging, jl_symbol("_min_enabled_level")) : nullptr;
+    if (!reference)
+        return;
+    level = (int32_t *)reference;
+    before = *level;
+    *level = INT32_MAX;
+}
+
+QuietLogging::~QuietLogging() {
+    if (level)
+        *level = before;
+}

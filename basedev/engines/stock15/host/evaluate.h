@@ -1,0 +1,24 @@
+// Evaluating and deleting definitions in the running process.
+#pragma once
+
+#include "methods.h"
+
+#include <string>
+
+// The module of this full name (`Base.Meta`, `Random`), or null.
+jl_module_t *find_module(const Image &image, const std::string &name);
+
+// Evaluates `text` at top level of a module as if it stood at `line` of `file`.
+// Returns an empty string, or Julia's own message about the error.
+std::string evaluate(jl_module_t *module, const std::string &file, long line, const std::string &text);
+
+// While an object of this class lives, logging is off: a replaced docstring is not worth a warning.
+class QuietLogging {
+public:
+    QuietLogging();
+    ~QuietLogging();
+
+private:
+    int32_t *level = nullptr;
+    int32_t before = 0;
+};

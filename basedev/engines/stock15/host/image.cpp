@@ -1,0 +1,195 @@
+// Reading the image's own records. Layout: src/staticdata.c of Julia 1.5.3, jl_save_system_image_to_stream.
+#include "image.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <dlfcn.h>
+#include <elf.h>
+#include <fcntl.h>
+#include <link.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace {
+
+// A reference in the image is 29 bits of offset below three bits that tell what kind it is.
+enum ReferenceKind { DATA, CONST_DATA, TAG, SYMBOL, BINDING, FUNCTION, BUILTIN };
+const int KIND_SHIFT = 29;
+const uint32_t OFFSET_MASK = (1u << KIND_SHIFT) - 1;
+
+struct Section {
+    const char *begin;
+    size_t size;
+};
+
+// Walks the sections of a serialized image: each is its size (32 bits) and its bytes.
+class Sections {
+public:
+    explicit Sections(const char *image) : image(image), position(image) {}
+    Section next(size_t alignment = 1) {
+        uint32_t size;
+        memcpy(&size, position, sizeof size);
+        position += sizeof size;
+        size_t offset = (size_t)(position - image + alignment - 1) & ~(alignment - 1);
+        Section section = {image + offset, size};
+        position = image + offset + size;
+        return section;
+    }
+
+private:
+    const char *image, *position;
+};
+
+template <class T> T symbol(void *library, const char *name) {
+    void *address = dlsym(library, name);
+    if (!address)
+        fail(std::string("the image has no symbol ") + name);
+    return (T)address;
+}
+
+// The bytes of the file that were loaded at `address`; the copy in memory has been relocated meanwhile.
+const char *pristine(const char *path, const link_map *map, const char *address) {
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat status;
+    if (file < 0 || fstat(file, &status))
+        fail(std::string("cannot read ") + path);
+    const char *bytes = (const char *)mmap(nullptr, status.st_size, PROT_READ, MAP_PRIVATE, file, 0);
+    close(file);
+    if (bytes == MAP_FAILED)
+        fail(std::string("cannot map ") + path);
+    auto *header = (const Elf64_Ehdr *)bytes;
+    auto *segment = (const Elf64_Phdr *)(bytes + header->e_phoff);
+    size_t wanted = (size_t)address - map->l_addr;
+    for (int i = 0; i < header->e_phnum; i++, segment++)
+        if (segment->p_type == PT_LOAD && segment->p_vaddr <= wanted &&
+            wanted < segment->p_vaddr + segment->p_filesz)
+            return bytes + segment->p_offset + (wanted - segment->p_vaddr);
+    fail("the image's data is in no segment of its file");
+}
+
+std::vector<jl_value_t *> read_symbols(Section section) {
+    std::vector<jl_value_t *> symbols;
+    const char *p = section.begin, *end = p + section.size;
+    while (p < end) {
+        uint32_t length;
+        memcpy(&length, p, sizeof length);
+        p += sizeof length;
+        symbols.push_back((jl_value_t *)jl_symbol_n(p, length));
+        p += length + 1;
+    }
+    return symbols;
+}
+
+// Tagged references name the root task and the boxed small integers (get_item_for_reloc).
+jl_value_t *tagged_value(uint32_t tag) {
+    if (tag == 0)
+        return (jl_value_t *)jl_get_ptls_states()->root_task;
+    tag -= 1;
+    if (tag < 1024)
+        return jl_box_int64((int64_t)tag - 512);
+    tag -= 1024;
+    if (tag < 1024)
+        return jl_box_int32((int32_t)tag - 512);
+    return jl_box_uint8((uint8_t)(tag - 1024));
+}
+
+}  // namespace
+
+void fail(const std::string &message) {
+    fprintf(stderr, "host: %s\n", message.c_str());
+    fflush(stderr);
+    _exit(4);
+}
+
+void Image::load(const char *path) {
+    void *library = dlopen(path, RTLD_NOLOAD | RTLD_LAZY);
+    if (!library)
+        fail(std::string(path) + " is not the image that was loaded");
+    data = symbol<char *>(library, "jl_system_image_data");
+    const char *file = pristine(path, (const link_map *)library, data);
+
+    Sections sections(file);
+    objects_size = sections.next().size + sizeof(uint32_t);
+    sections.next(16);  // constant data
+    auto symbols = read_symbols(sections.next());
+    tagged = (const uint32_t *)(data + (sections.next().begin - file));
+    Section gvar_record = sections.next(), fptr_record = sections.next();
+
+    auto value_of = [&](uint32_t reference) -> jl_value_t * {
+        uint32_t offset = reference & OFFSET_MASK;
+        switch (reference >> KIND_SHIFT) {
+        case DATA: return (jl_value_t *)(data + offset);
+        case SYMBOL: return symbols[offset];
+        case TAG: return tagged_value(offset);
+        }
+        fail("a gvar of the image refers to something unknown");
+    };
+
+    auto *gvars_base = symbol<char *>(library, "jl_sysimg_gvars_base");
+    auto *gvars_offsets = symbol<int32_t *>(library, "jl_sysimg_gvars_offsets");
+    gvars = *gvars_offsets++;
+    for (size_t i = 0; i < gvar_record.size / sizeof(uint32_t); i++) {
+        uint32_t reference;
+        memcpy(&reference, gvar_record.begin + i * sizeof reference, sizeof reference);
+        if (!reference)
+            continue;
+        jl_value_t *value = value_of(reference);
+        *(jl_value_t **)(gvars_base + gvars_offsets[i]) = value;
+        gvar_of.emplace(value, i + 1);
+    }
+    *symbol<void **>(library, "jl_get_ptls_states_slot") = symbol<void *>(RTLD_DEFAULT, "jl_get_ptls_states");
+    *symbol<size_t *>(library, "jl_tls_offset") = 0;
+
+    auto *fvars_base = symbol<char *>(library, "jl_sysimg_fvars_base");
+    auto *fvars_offsets = symbol<int32_t *>(library, "jl_sysimg_fvars_offsets");
+    fvars = *fvars_offsets++;
+    for (size_t i = 0; i < fptr_record.size / sizeof(uint64_t); i++) {
+        uint32_t offset;
+        memcpy(&offset, fptr_record.begin + i * sizeof(uint64_t), sizeof offset);
+        if (!offset)
+            continue;
+        bool specialized = !(offset >> 31);  // the wrapper for jl_invoke is recorded inverted
+        if (!specialized)
+            offset = ~offset;
+        auto *code = (jl_code_instance_t *)(data + offset);
+        if (!native.count(code))
+            order.push_back(code);
+        NativeCode &entry = native[code];
+        if (!specialized) {
+            entry.invoke = i + 1;
+            code->invoke = (jl_callptr_t)(fvars_base + fvars_offsets[i]);
+            continue;
+        }
+        entry.specialized = i + 1;
+        code->specptr.fptr = fvars_base + fvars_offsets[i];
+        code->isspecsig = 1;
+        if (entry.invoke == INVOKE_NONE) {
+            // Which entry of the runtime calls it stands in the file only: in memory it reads NULL.
+            uint64_t reference;
+            memcpy(&reference, file + offset + offsetof(jl_code_instance_t, invoke), sizeof reference);
+            if (reference >> KIND_SHIFT == FUNCTION && (reference & OFFSET_MASK) == API_BOXED) {
+                entry.invoke = INVOKE_BOXED;
+                code->invoke = jl_fptr_args;
+            }
+            else if (reference >> KIND_SHIFT == FUNCTION && (reference & OFFSET_MASK) == API_SPARAMS) {
+                entry.invoke = INVOKE_SPARAMS;
+                code->invoke = jl_fptr_sparam;
+            }
+            else {
+                fail("a function of the image has an unknown calling convention");
+            }
+        }
+    }
+}
+
+std::vector<jl_value_t *> Image::objects_of(jl_datatype_t *type) const {
+    std::vector<jl_value_t *> found;
+    for (const uint32_t *offset = tagged; *offset; offset++) {
+        auto *object = (jl_taggedvalue_t *)(data + *offset);
+        if ((object->header & ~(uintptr_t)15) == (uintptr_t)type)
+            found.push_back(jl_valueof(object));
+    }
+    return found;
+}

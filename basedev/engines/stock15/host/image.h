@@ -1,0 +1,41 @@
+// The system image that the process was started on: where its objects are, and its native code.
+#pragma once
+
+#include "runtime.h"
+
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+// The entries of one CodeInstance in the image's table of functions ("fvars"), counted from 1.
+struct NativeCode {
+    int32_t invoke = INVOKE_NONE;  // an fvar, or INVOKE_BOXED, INVOKE_SPARAMS
+    uint32_t specialized = 0;      // an fvar, or 0
+};
+
+class Image {
+public:
+    // Finds the tables of the loaded image and gives its CodeInstances their native code back, which the
+    // runtime leaves out while it generates output. Exits with a message when the image is not as expected.
+    void load(const char *path);
+
+    uint32_t fvars = 0, gvars = 0;  // sizes of the tables
+    std::unordered_map<jl_code_instance_t *, NativeCode> native;
+    std::vector<jl_code_instance_t *> order;            // the keys of `native` in the order of the table
+    std::unordered_map<void *, uint32_t> gvar_of;       // value -> slot, counted from 1
+
+    bool contains(const void *object) const {
+        return (const char *)object >= data && (const char *)object < data + objects_size;
+    }
+    uint32_t offset_of(const void *object) const { return (uint32_t)((const char *)object - data); }
+    void *at(uint32_t offset) const { return data + offset; }
+    // Every object of exactly this type in the image.
+    std::vector<jl_value_t *> objects_of(jl_datatype_t *type) const;
+
+private:
+    char *data = nullptr;      // the image's objects in memory
+    size_t objects_size = 0;   // of which this many bytes are objects
+    const uint32_t *tagged = nullptr;  // offsets of all objects' headers, ended by 0
+};
+
+[[noreturn]] void fail(const std::string &message);

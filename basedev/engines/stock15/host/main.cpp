@@ -1,0 +1,513 @@
+// The host: a process that embeds Julia on a base image, takes requests on standard input and answers on
+// standard output. It does what needs the runtime's insides; basedev decides what is to be done.
+//
+//   host IMAGE
+//
+// A request is a line of words, some of which are the lengths of byte strings that follow it at once. An answer
+// is a line with its length in bytes, and that many bytes of JSON. Closing standard input ends the host.
+//
+//   facts                              versions, the files in the image, sizes of its tables
+//   parse LENGTH                       the statements in a source text (syntax.h)
+//   native                             argument types of everything with native code, one a line
+//   trial COUNT, then COUNT steps      what the steps do, found out in a child that is thrown away
+//   apply COUNT, then COUNT steps      the same, for good
+//   compile LENGTH                     after `apply`: writes the layer's objects and heap to a directory
+//   rebase LENGTH                      writes all of the image's own code and heap to a directory
+//
+// A step is one of
+//   evaluate LINE MODULE FILE TEXT     (lengths of the last three)
+//   delete MODULE NAME SIGNATURE       (lengths) ends the method with this signature (type_text)
+//   move FILE FROM TO BY               (length, three numbers) methods defined in these lines are BY further down
+#include "bindings.h"
+#include "delta.h"
+#include "evaluate.h"
+#include "json.h"
+#include "layer.h"
+#include "syntax.h"
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <fcntl.h>
+#include <sstream>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+JULIA_DEFINE_FAST_TLS()
+
+namespace {
+
+const off_t ELF_HEADER_ROOM = 64;
+
+double now() {
+    timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec + time.tv_nsec * 1e-9;
+}
+
+// Seconds by step, in order.
+class Timings {
+public:
+    void lap(const char *step) {
+        double time = now();
+        steps.push_back({step, time - last});
+        last = time;
+    }
+    void write(Json &json) const {
+        json.open('{');
+        for (auto &step : steps)
+            json.key(step.first).seconds(step.second);
+        json.close('}');
+    }
+
+private:
+    double last = now();
+    std::vector<std::pair<const char *, double>> steps;
+};
+
+// Requests, read with nothing but read(2): the runtime makes its own standard input non-blocking.
+class Requests {
+public:
+    int file = -1;
+
+    // The next line without its end. Ends the process when there is none: basedev is gone or done.
+    std::string line() {
+        size_t end;
+        while ((end = buffer.find('\n')) == std::string::npos)
+            fill();
+        std::string text = buffer.substr(0, end);
+        buffer.erase(0, end + 1);
+        return text;
+    }
+    std::string bytes(size_t length) {
+        while (buffer.size() < length)
+            fill();
+        std::string text = buffer.substr(0, length);
+        buffer.erase(0, length);
+        return text;
+    }
+
+private:
+    std::string buffer;
+    void fill() {
+        char chunk[1 << 16];
+        ssize_t got = read(file, chunk, sizeof chunk);
+        if (got < 0 && errno == EINTR)
+            return;
+        if (got <= 0)
+            _exit(0);  // not through the runtime's exit hooks, which would write its output
+        buffer.append(chunk, (size_t)got);
+    }
+} requests;
+
+int answers = STDOUT_FILENO;
+
+void write_all(int file, const char *bytes, size_t length) {
+    while (length) {
+        ssize_t written = write(file, bytes, length);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            fail(std::string("cannot write: ") + strerror(errno));
+        bytes += written;
+        length -= (size_t)written;
+    }
+}
+
+void answer(const Json &json) {
+    std::string head = std::to_string(json.text.size()) + "\n";
+    write_all(answers, head.data(), head.size());
+    write_all(answers, json.text.data(), json.text.size());
+}
+
+// The JIT writes code through a descriptor of /proc/self/mem that it opened once (src/cgmemmgr.cpp,
+// init_self_mem). After a fork that is still the parent's memory: the child would write there.
+void own_memory_after_fork() {
+    int fresh = open("/proc/self/mem", O_RDWR | O_SYNC | O_CLOEXEC);
+    for (int file = 3; file < 256; file++) {
+        char name[64], target[64];
+        snprintf(name, sizeof name, "/proc/self/fd/%d", file);
+        ssize_t length = readlink(name, target, sizeof target);
+        if (file != fresh && length > 4 && !memcmp(target + length - 4, "/mem", 4))
+            dup3(fresh, file, O_CLOEXEC);
+    }
+    close(fresh);
+}
+
+struct Step {
+    enum Kind { EVALUATE, DELETE, MOVE } kind;
+    long line = 0, to = 0, by = 0;
+    std::string module, file, text;  // for DELETE `text` is the signature and `file` the name
+};
+
+Step take_step() {
+    std::istringstream words(requests.line());
+    std::string verb;
+    words >> verb;
+    Step step;
+    if (verb == "evaluate" || verb == "delete") {
+        step.kind = verb == "evaluate" ? Step::EVALUATE : Step::DELETE;
+        size_t module, file, text;
+        if (step.kind == Step::EVALUATE)
+            words >> step.line;
+        words >> module >> file >> text;
+        if (!words)
+            fail("a malformed step: " + verb);
+        step.module = requests.bytes(module);
+        step.file = requests.bytes(file);
+        step.text = requests.bytes(text);
+    }
+    else if (verb == "move") {
+        step.kind = Step::MOVE;
+        size_t file;
+        words >> file >> step.line >> step.to >> step.by;
+        if (!words)
+            fail("a malformed step: move");
+        step.file = requests.bytes(file);
+    }
+    else {
+        fail("an unknown step: " + verb);
+    }
+    return step;
+}
+
+class Host {
+public:
+    explicit Host(const char *path) {
+        image.load(path);
+        timings.lap("load");
+        delta.reset(new Delta(image));
+        started_in = enter_newest_world();
+    }
+
+    void facts() {
+        Json json;
+        json.open('{').key("version").string(jl_ver_string()).key("fvars").number(image.fvars);
+        json.key("gvars").number(image.gvars).key("native").number((long long)image.order.size());
+        json.key("files").open('[');
+        auto *files = (jl_array_t *)jl_get_global(jl_base_module, jl_symbol("_included_files"));
+        for (size_t i = 0; files && i < jl_array_len(files); i++) {
+            jl_value_t *pair = jl_arrayref(files, i);
+            jl_value_t *path = jl_fieldref(pair, 1);
+            json.open('[').string(module_text((jl_module_t *)jl_fieldref(pair, 0)));
+            json.string(jl_string_data(path), jl_string_len(path)).close(']');
+        }
+        json.close(']').close('}');
+        answer(json);
+    }
+
+    void parse(const std::string &text) {
+        Json json;
+        write_statements(json, text);
+        answer(json);
+    }
+
+    void native() {
+        Json json;
+        json.open('[');
+        for (jl_code_instance_t *code : image.order)
+            if (code->max_world == ALWAYS && jl_is_method(code->def->def.value))
+                json.string(type_text(code->def->specTypes));
+        json.close(']');
+        answer(json);
+    }
+
+    // The child has everything the host has, so what the steps do there they would do here.
+    void trial(const std::vector<Step> &steps) {
+        int ends[2];
+        if (pipe(ends))
+            fail("cannot make a pipe");
+        pid_t child = fork();
+        if (child < 0)
+            fail("cannot start a process for a trial");
+        if (child == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            own_memory_after_fork();
+            close(ends[0]);
+            answers = ends[1];
+            apply(steps);
+            _exit(0);
+        }
+        close(ends[1]);
+        Json json;
+        char buffer[1 << 16];
+        for (ssize_t got; (got = read(ends[0], buffer, sizeof buffer)) != 0;)
+            if (got > 0)
+                json.text.append(buffer, (size_t)got);
+        close(ends[0]);
+        int status;
+        waitpid(child, &status, 0);
+        if (status)
+            fail("evaluating the definitions ended the process (status " + std::to_string(status) + ")");
+        write_all(answers, json.text.data(), json.text.size());  // it has its length in front already
+    }
+
+    void apply(const std::vector<Step> &steps) {
+        QuietLogging quiet;
+        BindingSnapshot names(image);
+        size_t world_before = jl_get_world_counter();
+        std::vector<size_t> world_after;
+        Json json;
+        json.open('{').key("errors").open('[');
+        for (size_t i = 0; i < steps.size(); i++) {
+            std::string error = perform(steps[i]);
+            world_after.push_back(jl_get_world_counter());
+            if (!error.empty())
+                json.open('{').key("step").number((long long)i).key("message").string(error).close('}');
+        }
+        json.close(']');
+        write_methods(json, world_before, world_after);
+        json.key("names");
+        names.write_changes(json);
+        json.close('}');
+        answer(json);
+        timings.lap("evaluate");
+    }
+
+    void compile(const std::string &directory) {
+        size_t world = enter_newest_world();
+        delta->instances = jl_alloc_vec_any(0);
+        JL_GC_PUSH1(&delta->instances);
+        auto obstacles = delta->collect(world);
+        timings.lap("infer");
+        Json json;
+        json.open('{').key("obstacles").open('[');
+        for (auto &obstacle : obstacles)
+            json.string(obstacle.reason);
+        json.close(']');
+        if (obstacles.empty()) {
+            Layer layer(image, true);
+            write_image(json, layer, delta->instances, world, directory, "delta", 1);
+        }
+        json.key("invalidated").number((long long)delta->invalidated);
+        json.key("inferred").number((long long)delta->inferred).key("timings");
+        timings.write(json);
+        rusage usage;
+        getrusage(RUSAGE_SELF, &usage);
+        json.key("peak_kib").number(usage.ru_maxrss).close('}');
+        answer(json);
+        JL_GC_POP();
+    }
+
+    void rebase(const std::string &directory) {
+        size_t world = enter_newest_world();
+        jl_array_t *instances = jl_alloc_vec_any(0);
+        JL_GC_PUSH1(&instances);
+        std::unordered_set<jl_method_instance_t *> listed;
+        for (jl_code_instance_t *code : image.order)
+            if (code->max_world == ALWAYS && listed.insert(code->def).second)
+                jl_array_ptr_1d_push(instances, (jl_value_t *)code->def);
+        Layer layer(image, false);
+        Json json;
+        json.open('{');
+        write_image(json, layer, instances, world, directory, "base", 2);
+        json.key("timings");
+        timings.write(json);
+        json.close('}');
+        answer(json);
+        JL_GC_POP();
+    }
+
+private:
+    Timings timings;
+    Image image;
+    std::unique_ptr<Delta> delta;
+    size_t started_in = 0;
+
+    std::string perform(const Step &step) {
+        if (step.kind == Step::MOVE) {
+            jl_sym_t *file = jl_symbol(step.file.c_str());
+            for_each_method(image, [&](jl_methtable_t *, jl_typemap_entry_t *entry) {
+                if (!jl_is_method(entry->func.value) || !image.contains(entry->func.value))
+                    return;
+                jl_method_t *method = entry->func.method;
+                if (method->file == file && step.line <= method->line && method->line <= step.to)
+                    moved.emplace(method, method->line + step.by);
+            });
+            for (auto &entry : moved)
+                entry.first->line = entry.second;
+            return "";
+        }
+        jl_module_t *module = find_module(image, step.module);
+        if (!module)
+            return "there is no module " + step.module;
+        if (step.kind == Step::EVALUATE)
+            return evaluate(module, step.file, step.line, step.text);
+        jl_methtable_t *table = nullptr;
+        jl_method_t *method = nullptr;
+        jl_sym_t *name = jl_symbol(step.file.c_str());
+        for_each_method(image, [&](jl_methtable_t *candidate, jl_typemap_entry_t *entry) {
+            if (jl_is_method(entry->func.value) && entry->func.method->name == name &&
+                entry->max_world == ALWAYS && entry->func.method->module == module &&
+                type_text((jl_value_t *)entry->sig) == step.text) {
+                table = candidate;
+                method = entry->func.method;
+            }
+        });
+        if (!method)
+            return "there is no method " + step.text;
+        jl_method_table_disable(table, method);
+        enter_newest_world();
+        return "";
+    }
+
+    // A range is given in lines of the base image, so a method is moved from there, once.
+    std::unordered_map<jl_method_t *, int32_t> moved;
+
+    static void write_method(Json &json, jl_typemap_entry_t *entry) {
+        jl_method_t *method = entry->func.method;
+        json.key("module").string(module_text(method->module)).key("name").string(jl_symbol_name(method->name));
+        json.key("signature").string(type_text((jl_value_t *)entry->sig));
+        json.key("file").string(jl_symbol_name(method->file)).key("line").number(method->line);
+    }
+
+    // {"defined": [{..., "step", "replaces"}], "ended": [...], "emptied": [...]}
+    void write_methods(Json &json, size_t world_before, const std::vector<size_t> &world_after) {
+        MethodChanges changes = method_changes(image, started_in);
+        json.key("defined").open('[');
+        for (jl_typemap_entry_t *entry : changes.added) {
+            size_t world = entry->func.method->primary_world;
+            if (world <= world_before)
+                continue;
+            size_t step = 0;
+            while (step + 1 < world_after.size() && world_after[step] < world)
+                step++;
+            json.open('{').key("step").number((long long)step);
+            write_method(json, entry);
+            json.key("replaces");
+            jl_typemap_entry_t *replaced = nullptr;
+            for (jl_typemap_entry_t *old : changes.ended)
+                if (jl_types_equal((jl_value_t *)old->sig, (jl_value_t *)entry->sig))
+                    replaced = old;
+            if (replaced) {
+                json.open('{');
+                write_method(json, replaced);
+                json.close('}');
+            }
+            else {
+                json.raw("null");
+            }
+            json.close('}');
+        }
+        json.close(']').key("ended").open('[');
+        for (jl_typemap_entry_t *entry : changes.ended) {
+            json.open('{');
+            write_method(json, entry);
+            json.close('}');
+        }
+        json.close(']').key("emptied").open('[');
+        for (jl_methtable_t *table : changes.tables)
+            if (!has_method(table))
+                json.string(jl_symbol_name(table->name));
+        json.close(']');
+    }
+
+    bool has_method(jl_methtable_t *wanted) {
+        bool found = false;
+        for_each_method(image, [&](jl_methtable_t *table, jl_typemap_entry_t *entry) {
+            found |= table == wanted && entry->max_world == ALWAYS;
+        });
+        return found;
+    }
+
+    void write_image(Json &json, Layer &layer, jl_array_t *instances, size_t world, const std::string &directory,
+                     const char *name, int parts) {
+        if (jl_array_len(instances)) {
+            layer.generate(instances, world);
+            timings.lap("generate");
+            layer.start_emission(directory, name, parts);
+        }
+        ios_t *heap = jl_create_system_image(layer.description());
+        timings.lap("heap");
+        std::string path = directory + "/heap.o";
+        int file = open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644);
+        if (file < 0)
+            fail("cannot write " + path + ": " + strerror(errno));
+        // room for the header that makes an object file of it
+        if (lseek(file, ELF_HEADER_ROOM, SEEK_SET) != ELF_HEADER_ROOM)
+            fail("cannot write " + path + ": " + strerror(errno));
+        write_all(file, heap->buf, heap->size);
+        if (close(file))
+            fail("cannot write " + path + ": " + strerror(errno));
+        timings.lap("write heap");
+        auto objects = layer.finish_emission();
+        timings.lap("emit");
+        json.key("objects").open('[');
+        for (auto &object : objects)
+            json.string(object);
+        json.close(']').key("heap").string(path);
+        json.key("fvars").number(layer.fvars).key("gvars").number(layer.gvars);
+        json.key("recompiled").number((long long)layer.compiled);
+        json.key("calls_into_base").number((long long)layer.calls_into_base);
+        json.key("calls_through_runtime").number((long long)layer.calls_through_runtime);
+    }
+};
+
+void start_julia(const char *image) {
+    // `--output-ji` puts the runtime into the mode in which it makes images: relocatable code, nothing
+    // initialised. The file is never written, since the process ends without the runtime's exit hooks.
+    const char *words[] = {"julia", "-O3", "-C", "generic", "-J", image, "--output-ji", "/dev/null",
+                           "--startup-file=no", "-e", "nothing", nullptr};
+    int count = sizeof words / sizeof *words - 1;
+    char **arguments = (char **)words;
+    jl_parse_opts(&count, &arguments);
+    julia_init(JL_IMAGE_CWD);
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (argc != 2) {
+        fprintf(stderr, "usage: host IMAGE\n");
+        return 2;
+    }
+    std::string path;
+    if (char *resolved = realpath(argv[1], nullptr)) {
+        path = resolved;
+        free(resolved);
+    }
+    else {
+        fail(std::string("cannot read ") + argv[1]);
+    }
+    // The runtime takes the standard streams as its own, and evaluated code may use them.
+    requests.file = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+    answers = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+    int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    dup2(nothing, STDIN_FILENO);
+    dup2(STDERR_FILENO, STDOUT_FILENO);
+    start_julia(path.c_str());
+    Host host(path.c_str());
+
+    for (;;) {
+        std::istringstream words(requests.line());
+        std::string verb;
+        size_t number = 0;
+        words >> verb >> number;
+        if (verb == "facts")
+            host.facts();
+        else if (verb == "parse")
+            host.parse(requests.bytes(number));
+        else if (verb == "native")
+            host.native();
+        else if (verb == "trial" || verb == "apply") {
+            std::vector<Step> steps;
+            for (size_t i = 0; i < number; i++)
+                steps.push_back(take_step());
+            if (verb == "trial")
+                host.trial(steps);
+            else
+                host.apply(steps);
+        }
+        else if (verb == "compile")
+            host.compile(requests.bytes(number));
+        else if (verb == "rebase")
+            host.rebase(requests.bytes(number));
+        else
+            fail("an unknown request: " + verb);
+    }
+}

@@ -1,0 +1,122 @@
+#include "methods.h"
+
+#include <algorithm>
+
+namespace {
+
+// The types of method tables have no symbol of their own in libjulia.
+jl_datatype_t *core_type(const char *name) {
+    auto *type = (jl_datatype_t *)jl_get_global(jl_core_module, jl_symbol(name));
+    if (!type)
+        fail(std::string("this Julia has no Core.") + name);
+    return type;
+}
+
+class TableWalk {
+public:
+    explicit TableWalk(const std::function<void(jl_methtable_t *, jl_typemap_entry_t *)> &visit) : visit(visit) {}
+
+    void table(jl_methtable_t *methods) {
+        if (seen.insert(methods).second)
+            map(methods, (jl_value_t *)methods->defs);
+    }
+
+private:
+    const std::function<void(jl_methtable_t *, jl_typemap_entry_t *)> &visit;
+    std::unordered_set<jl_methtable_t *> seen;
+    jl_value_t *const entry_type = (jl_value_t *)core_type("TypeMapEntry");
+    jl_value_t *const level_type = (jl_value_t *)core_type("TypeMapLevel");
+
+    void map(jl_methtable_t *methods, jl_value_t *node) {
+        while (node && node != jl_nothing) {
+            if (jl_typeof(node) == entry_type) {
+                auto *entry = (jl_typemap_entry_t *)node;
+                visit(methods, entry);
+                node = (jl_value_t *)entry->next;
+            }
+            else if (jl_typeof(node) == level_type) {
+                auto *level = (jl_typemap_level_t *)node;
+                for (jl_array_t *branches : {level->targ, level->arg1})
+                    if (branches)  // key, map, key, map, ...
+                        for (size_t i = 1; i < jl_array_len(branches); i += 2)
+                            map(methods, jl_array_ptr_ref(branches, i));
+                map(methods, (jl_value_t *)level->linear);
+                node = (jl_value_t *)level->any;
+            }
+            else {
+                return;
+            }
+        }
+    }
+};
+
+// Function types that were made after the image was loaded are bound in their modules under their names.
+void for_each_new_table(const Image &image, const std::function<void(jl_methtable_t *)> &visit) {
+    auto modules = image.objects_of(jl_module_type);
+    for (size_t next = 0; next < modules.size(); next++) {
+        auto *module = (jl_module_t *)modules[next];
+        void **table = module->bindings.table;
+        for (size_t i = 1; i < module->bindings.size; i += 2) {
+            if (table[i] == HT_NOTFOUND)
+                continue;
+            auto *binding = (jl_binding_t *)table[i];
+            if (binding->owner != module || !binding->value || image.contains(binding->value))
+                continue;
+            jl_value_t *value = unwrap(binding->value);
+            if (jl_is_module(value) && ((jl_module_t *)value)->parent == module) {
+                modules.push_back(value);
+                continue;
+            }
+            auto *type = jl_is_datatype(value) ? (jl_datatype_t *)value : (jl_datatype_t *)jl_typeof(value);
+            jl_methtable_t *methods = type->name->mt;
+            if (methods && (jl_value_t *)methods != jl_nothing && !image.contains(methods))
+                visit(methods);
+        }
+    }
+}
+
+}  // namespace
+
+void for_each_method(const Image &image,
+                     const std::function<void(jl_methtable_t *, jl_typemap_entry_t *)> &visit) {
+    TableWalk walk(visit);
+    for (jl_value_t *table : image.objects_of(core_type("MethodTable")))
+        walk.table((jl_methtable_t *)table);
+    for_each_new_table(image, [&](jl_methtable_t *table) { walk.table(table); });
+}
+
+MethodChanges method_changes(const Image &image, size_t since) {
+    MethodChanges changes;
+    for_each_method(image, [&](jl_methtable_t *table, jl_typemap_entry_t *entry) {
+        if (!jl_is_method(entry->func.value))
+            return;
+        bool added = !image.contains(entry->func.value);
+        bool ended = !added && entry->max_world != ALWAYS && entry->max_world >= since;
+        if (added)
+            changes.added.push_back(entry);
+        if (ended)
+            changes.ended.push_back(entry);
+        if (added || ended)
+            changes.tables.insert(table);
+    });
+    std::sort(changes.added.begin(), changes.added.end(), [](jl_typemap_entry_t *a, jl_typemap_entry_t *b) {
+        return a->func.method->primary_world < b->func.method->primary_world;
+    });
+    return changes;
+}
+
+std::string type_text(jl_value_t *type) {
+    ios_t buffer;  // jl_uv_puts takes one in place of a libuv stream
+    ios_mem(&buffer, 0);
+    jl_static_show((JL_STREAM *)&buffer, type);
+    std::string text(buffer.buf, buffer.size);
+    ios_close(&buffer);
+    return text;
+}
+
+std::string module_text(jl_module_t *module) {
+    std::string name = jl_symbol_name(module->name);
+    return module->parent == module || module == jl_main_module || module->parent == jl_main_module
+               ? name
+               : module_text(module->parent) + "." + name;
+}

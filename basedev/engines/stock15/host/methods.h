@@ -1,0 +1,26 @@
+// The method tables: every method there is, and what evaluating definitions did to them.
+#pragma once
+
+#include "image.h"
+
+#include <functional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+// Calls `visit` for each entry of each method table: those in the image, and those of functions
+// that were defined since it was loaded.
+void for_each_method(const Image &image,
+                     const std::function<void(jl_methtable_t *, jl_typemap_entry_t *)> &visit);
+
+// What happened to the method tables since the world `since`.
+struct MethodChanges {
+    std::vector<jl_typemap_entry_t *> added;   // in the order of their definition
+    std::vector<jl_typemap_entry_t *> ended;   // replaced or deleted, of those in the image
+    std::unordered_set<jl_methtable_t *> tables;  // where either happened
+};
+MethodChanges method_changes(const Image &image, size_t since);
+
+// A type as the runtime prints it (jl_static_show), which is Julia syntax with full module names.
+std::string type_text(jl_value_t *type);
+std::string module_text(jl_module_t *module);
