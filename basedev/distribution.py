@@ -171,9 +171,7 @@ class Distribution:
             packages = tuple(Package(**package) for package in data["packages"])
             return cls(prefix, str(data["julia_version"]), packages)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SetupError(
-                f"{prefix} holds no Julia that basedev can read; remove it to get it anew"
-            ) from error
+            raise SetupError(f"{prefix} holds no Julia that basedev can read; remove it to get it anew") from error
 
 
 @dataclass(frozen=True)
@@ -260,9 +258,7 @@ def check_shipped_sources(distribution: Distribution) -> None:
 
 def _check_system() -> None:
     if platform.system() != "Linux" or platform.machine() != "x86_64":
-        raise SetupError(
-            f"Julia {JULIA_VERSION} for basedev needs Linux on x86-64, for example in a container"
-        )
+        raise SetupError(f"Julia {JULIA_VERSION} for basedev needs Linux on x86-64, for example in a container")
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
             raise SetupError(
@@ -279,8 +275,7 @@ def _make(area: Path, progress: Progress) -> Path:
     progress(f"downloading {len(offers)} packages, {megabytes} MB")
     files = apt.download()
     packages = [
-        Package(offer.name, offer.version, offer.architecture, file_digest(files[offer.name]))
-        for offer in offers
+        Package(offer.name, offer.version, offer.architecture, file_digest(files[offer.name])) for offer in offers
     ]
     progress("unpacking them")
     prefix = area / "prefix"
@@ -335,9 +330,7 @@ class _Apt:
             raise SetupError(f"Debian's archive offers no {', '.join(sorted(missing))} in {SUITE}")
         julia = next(offer.version for offer in offers if offer.name == "julia")
         if not re.match(rf"(\d+:)?{re.escape(JULIA_VERSION)}(\+dfsg\d*)?-", julia):
-            raise SetupError(
-                f"Debian's archive offers Julia {julia} in {SUITE}; basedev needs {JULIA_VERSION}"
-            )
+            raise SetupError(f"Debian's archive offers Julia {julia} in {SUITE}; basedev needs {JULIA_VERSION}")
         return offers
 
     def download(self) -> dict[str, Path]:
@@ -380,9 +373,7 @@ class _Apt:
         except InternalError as error:
             reasons = [line[3:] for line in error.detail.splitlines() if line.startswith(("E: ", "W: "))]
             reason = reasons[0] if reasons else error.message
-            raise SetupError(
-                f"apt-get could not {doing} from Debian's archive: {reason}", error.detail
-            ) from error
+            raise SetupError(f"apt-get could not {doing} from Debian's archive: {reason}", error.detail) from error
 
 
 _NO_ARCHIVE = (
@@ -444,9 +435,7 @@ def _signed_by(entry: str) -> str:
         stanzas = [stanza for stanza in re.split(r"\n[ \t]*\n", text.strip()) if stanza.strip()]
         if not 0 <= index < len(stanzas):
             return ""
-        found = re.search(
-            r"^signed-by:[ \t]*(.*(?:\n[ \t].*)*)", stanzas[index], re.IGNORECASE | re.MULTILINE
-        )
+        found = re.search(r"^signed-by:[ \t]*(.*(?:\n[ \t].*)*)", stanzas[index], re.IGNORECASE | re.MULTILINE)
     else:
         lines = text.splitlines()
         if not 0 <= index < len(lines):

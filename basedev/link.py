@@ -12,7 +12,7 @@ import shutil
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from . import elf, process
@@ -107,7 +107,7 @@ def write_tables(path: Path, tables: ImageTables, heap_size: int) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-@lru_cache(maxsize=None)
+@cache
 def linker() -> str:
     """The fastest linker on this machine, by the name that `-fuse-ld=` takes. Raises SetupError if none."""
     for name in LINKERS:
@@ -138,13 +138,9 @@ def link_image(
     process.run(["as", source, "-o", tables_object], log=log)
     exports = workdir / "exports.map"
     exports.write_text("{ global: jl_*; local: *; };\n")
-    process.run(
-        [
-            *("gcc", "-shared", "-nostdlib", f"-fuse-ld={linker()}", f"-Wl,--version-script={exports}"),
-            *("-Wl,-z,noexecstack", "-Wl,--build-id=none", "-o", output),
-            *(*objects, tables_object, heap, libjulia, "-lm", "-lc", "-lgcc_s"),
-        ],
-        log=log,
-    )
+    command: list[str | Path] = ["gcc", "-shared", "-nostdlib", f"-fuse-ld={linker()}"]
+    command += [f"-Wl,--version-script={exports}", "-Wl,-z,noexecstack", "-Wl,--build-id=none", "-o", output]
+    command += [*objects, tables_object, heap, libjulia, "-lm", "-lc", "-lgcc_s"]
+    process.run(command, log=log)
     if not output.exists():
         raise InternalError(f"the linker made no {output.name}")

@@ -10,7 +10,9 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InternalError, SetupError
@@ -71,11 +73,17 @@ def run(
     except FileNotFoundError as error:
         raise SetupError(f"{words[0]} is not installed or not found") from error
     if done.returncode:
-        how = (
-            f"was killed by signal {-done.returncode}"
-            if done.returncode < 0
-            else f"exited with {done.returncode}"
-        )
+        how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"exited with {done.returncode}"
         tail = "\n".join(output.splitlines()[-30:])
         raise InternalError(f"{Path(words[0]).name} {how}", tail)
     return output
+
+
+@contextmanager
+def timed(timings: dict[str, float], step: str) -> Iterator[None]:
+    """Adds the seconds that a block takes to `timings`."""
+    begin = time.monotonic()
+    try:
+        yield
+    finally:
+        timings[step] = time.monotonic() - begin

@@ -42,9 +42,7 @@ def read_origin(tree: Path) -> Origin | None:
     try:
         data = json.loads((tree / ORIGIN).read_text())
         if data["schema"] != SCHEMA:
-            raise SetupError(
-                f"{tree / ORIGIN} was written by another version of basedev; remove usr/ and retry"
-            )
+            raise SetupError(f"{tree / ORIGIN} was written by another version of basedev; remove usr/ and retry")
         packages = tuple(Package(**package) for package in data["packages"])
         return Origin(data["julia_version"], Path(data["prefix"]), packages, data["commit"])
     except (FileNotFoundError, NotADirectoryError):

@@ -165,12 +165,24 @@ private:
             write_module(begin, module);
         }
         else {
+            if (is_documented(tree)) {
+                size_t after;
+                parse(begin, false, &after);
+                json.key("definition").number((long long)skip_blank(text, after));
+            }
             json.key("tree");
             write_tree(json, tree);
         }
         json.close('}');
         JL_GC_POP();
         return good;
+    }
+
+    // A string literal before a definition: the parser makes a call of Core.@doc of it.
+    static bool is_documented(jl_value_t *tree) {
+        return jl_is_expr(tree) && ((jl_expr_t *)tree)->head == jl_symbol("macrocall") &&
+               jl_is_globalref(jl_exprarg(tree, 0)) &&
+               jl_globalref_name(jl_exprarg(tree, 0)) == jl_symbol("@doc");
     }
 
     // The module that this statement is, also where a docstring stands before it.
@@ -180,7 +192,7 @@ private:
         auto *expr = (jl_expr_t *)tree;
         if (expr->head == jl_symbol("module"))
             return tree;
-        if (expr->head == jl_symbol("macrocall") && jl_is_globalref(jl_exprarg(expr, 0)))
+        if (is_documented(tree))
             return module_in(jl_exprarg(expr, jl_expr_nargs(expr) - 1));
         return nullptr;
     }

@@ -6,7 +6,8 @@
 #include <string>
 
 // Writes an array with one object a statement, in order:
-//   {"line", "begin", "end", "tree"}                     an ordinary statement
+//   {"line", "begin", "end", "tree"}                     an ordinary statement; with a docstring also
+//                                                        "definition", where what is documented begins
 //   {"line", "begin", "end", "module", "bare", "body"}   a module: its name, and its statements
 //   {"line", "begin", "end", "error"}                    the parser stopped at byte `end`: its message
 // `line` counts from 1; `begin` and `end` are offsets in bytes.

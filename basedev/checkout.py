@@ -1,0 +1,85 @@
+"""A Julia checkout: where its sources, its Julia and its tests are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import git
+
+from . import usrtree
+from .distribution import Distribution
+from .errors import SetupError, UsageError
+from .sources import Sources
+
+SUPPORTED = "1.5.3"
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A directory with Julia's sources as upstream lays them out, and a `usr/` with a Julia for them."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path) -> Checkout:
+        """The checkout that `start` is in. Raises UsageError when it is in none."""
+        start = start.absolute()
+        for directory in (start, *start.parents):
+            if (directory / "base/Base.jl").is_file() and (directory / "stdlib").is_dir():
+                return cls(directory)
+        raise UsageError(
+            f"{start} is not in a Julia checkout (no base/Base.jl here or above): "
+            "make one with tools/julia-checkout, or name one with -C"
+        )
+
+    @property
+    def julia(self) -> Path:
+        """The program. Raises SetupError when the checkout has none."""
+        program = self.root / "usr/bin/julia"
+        if not program.is_file():
+            raise SetupError(f"{self.root} has no usr/bin/julia: run tools/julia-checkout {self.root}")
+        return program
+
+    @cached_property
+    def distribution(self) -> Distribution:
+        """The Julia that `usr/` was made from.
+
+        Raises SetupError when it is missing, or is another than this version of basedev knows.
+        """
+        origin = usrtree.read_origin(self.root)
+        if origin is None:
+            raise SetupError(
+                f"{self.root} has no Julia that basedev knows (usr/share/basedev/origin.json is missing): "
+                f"run tools/julia-checkout {self.root}"
+            )
+        written = (self.root / "VERSION").read_text().strip() if (self.root / "VERSION").exists() else "unknown"
+        for version in (origin.julia_version, written):
+            if version != SUPPORTED:
+                raise SetupError(f"{self.root} is Julia {version}; this engine is for Julia {SUPPORTED}")
+        if not origin.prefix.is_dir():
+            raise SetupError(f"{origin.prefix} is gone: run tools/julia-checkout {self.root} to get it again")
+        return Distribution.load(origin.prefix)
+
+    @property
+    def shipped_sysimage(self) -> Path:
+        """The system image that came with the checkout's Julia."""
+        return self.distribution.libraries / "julia/sys.so"
+
+    def sources(self) -> Sources:
+        """The sources as they are now."""
+        return Sources.read(self.root)
+
+    @property
+    def commit(self) -> str | None:
+        """The commit that is checked out; None outside git or before the first commit."""
+        try:
+            return str(git.Repo(self.root, search_parent_directories=False).head.commit.hexsha)
+        except (git.InvalidGitRepositoryError, git.NoSuchPathError, ValueError):
+            return None
+
+    @property
+    def base_record(self) -> Path:
+        """Where `init` notes the base image of this checkout; git ignores `usr/`."""
+        return self.root / "usr/share/basedev/base.json"

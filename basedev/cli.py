@@ -1,0 +1,148 @@
+"""The command line: a thin skin over the workflows. Parses arguments, prints, and maps errors to exit codes.
+
+Exit codes: 0 done; 1 the edited sources are at fault, or tests failed; 2 usage; 3 something needed is missing;
+4 a defect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .checkout import Checkout
+from .config import ENGINES, Config, load_config
+from .errors import BasedevError, NeedsFullRebuild, SetupError, UsageError
+from .storage import Storage, disk_errors
+from .terminal import Terminal
+from .workflows.build import CHAINED, FULL, Builder, Result
+from .workflows.initialise import initialise
+from .workflows.run import become_julia, run_julia
+from .workflows.testing import check_names, tests_for
+
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="basedev",
+        description="An edit of Julia's Base in a runnable system image, in seconds.",
+        epilog="example: basedev -C ~/julia build",
+    )
+    parser.add_argument("-C", dest="directory", metavar="DIR", type=Path, default=Path(), help="work in this checkout")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    parser.add_argument("--version", action="version", version=f"basedev {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, help: str, example: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            epilog=f"example: {example}",
+        )
+
+    def making(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--engine", choices=ENGINES, help="how to make the image (default: auto)")
+        parser.add_argument(
+            "--no-full-rebuild",
+            action="store_true",
+            help="fail with the reason where only a full rebuild is right",
+        )
+
+    command("init", "adopt a checkout and make its base image, once", "basedev -C ~/julia init")
+    command("status", "what differs from the base image, and what build would do", "basedev status")
+    making(command("build", "make the image for the present sources", "basedev build"))
+    run = command("run", "start julia on the image for the present sources", "basedev run -- -e 'versioninfo()'")
+    making(run)
+    run.add_argument("arguments", nargs="*", metavar="ARG", help="arguments for julia, after --")
+    test = command("test", "run the checkout's own tests on the image", "basedev test strings/basic dict")
+    making(test)
+    test.add_argument("names", nargs="*", metavar="NAME", help="tests; without, those of the changed files")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    terminal = Terminal(as_json="--json" in words[: words.index("--") if "--" in words else None])
+    try:
+        options = _parser().parse_args(words)
+        with disk_errors("go on"):
+            return _run(options, terminal)
+    except BasedevError as error:
+        terminal.error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        terminal.message("interrupted; nothing was changed")
+        return INTERRUPTED
+
+
+def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    checkout = Checkout.find(options.directory)
+    config = load_config(checkout.root)
+    storage = Storage()
+    if options.command == "init":
+        with terminal.steps() as steps:
+            base = initialise(checkout, storage, steps)
+        if terminal.as_json:
+            terminal.json({"status": "ready", "base_id": base.id, "image": str(base.sysimage), "errors": []})
+        else:
+            terminal.message(f"{checkout.root} is ready: base image {base.id}")
+        return 0
+    if options.command == "status":
+        with terminal.steps() as steps:
+            plan = Builder(checkout, storage, steps).plan()
+        terminal.status(plan)
+        return 0
+    if options.command == "test":
+        check_names(options.names, checkout.root)
+    result = _build(checkout, storage, config, options, terminal)
+    if options.command == "build":
+        terminal.built(result)
+        return 0
+    assert result.image is not None
+    if options.command == "run":
+        arguments, cwd = options.arguments, None
+    else:
+        names = options.names or tests_for(result.changed_files, checkout.root / "test")
+        if not names:
+            raise UsageError("no source file differs from the base image: name the tests to run")
+        if not options.names:
+            terminal.message(f"tests of the changed files: {' '.join(names)}")
+        arguments, cwd = ["runtests.jl", *names], checkout.root / "test"
+    if terminal.as_json:
+        code = run_julia(checkout, result.image, arguments, cwd)
+        terminal.json({**result.to_json(), "exit_code": code})
+        return code
+    return become_julia(checkout, result.image, arguments, cwd)
+
+
+def _build(
+    checkout: Checkout, storage: Storage, config: Config, options: argparse.Namespace, terminal: Terminal
+) -> Result:
+    engine = options.engine or config.engine
+    may_rebuild = config.full_rebuild and not options.no_full_rebuild
+    if engine == FULL and not may_rebuild:
+        raise UsageError("the engine full rebuilds in full, which was forbidden")
+    forced = None if engine == "auto" and may_rebuild else CHAINED if engine == "auto" else engine
+    with terminal.steps() as steps:
+        builder = Builder(checkout, storage, steps)
+        try:
+            result = builder.build(engine=forced)
+        except NeedsFullRebuild as reason:
+            raise SetupError(f"only a full rebuild is right, and it was not wanted: {reason}") from reason
+    if options.command != "build" and result.full_rebuild_reason and result.status == "built":
+        terminal.message(f"rebuilt in full: {result.full_rebuild_reason}")
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

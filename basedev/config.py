@@ -1,0 +1,62 @@
+"""Settings from `.basedev.toml` at the checkout's root and from the user's own file.
+
+Both hold a table `[basedev]`. The checkout's file overrides the user's, and a flag overrides both. A key that is
+not known is an error, so that a misspelt one is not silently without effect.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import tomli
+
+from .errors import UsageError
+
+ENGINES = ("auto", "stock-1.5", "full")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings with their defaults."""
+
+    engine: str = "auto"
+    """How images are made: "auto" takes the fastest way that is right; "stock-1.5" chains or fails; "full"
+    always rebuilds."""
+    full_rebuild: bool = True
+    """Whether a build that can't be chained may take minutes for a full rebuild; otherwise it fails with the
+    reason."""
+
+
+def load_config(root: Path | None) -> Config:
+    """The settings for a checkout (None: the user's only). Raises UsageError when a file is wrong."""
+    home = os.environ.get("XDG_CONFIG_HOME")
+    user = (Path(home) if home else Path.home() / ".config") / "basedev/config.toml"
+    config = _merge(Config(), user)
+    return _merge(config, root / ".basedev.toml") if root else config
+
+
+def _merge(config: Config, path: Path) -> Config:
+    try:
+        with path.open("rb") as file:
+            data = tomli.load(file)
+    except FileNotFoundError:
+        return config
+    except (OSError, tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} can't be read: {error}") from error
+    known = {field.name.replace("_", "-"): field for field in fields(Config)}
+    table = data.pop("basedev", {})
+    if data or not isinstance(table, dict):
+        raise UsageError(f"{path}: only the table [basedev] is known, not {', '.join(data) or 'a value'}")
+    for key, value in table.items():
+        field = known.get(key)
+        if field is None:
+            raise UsageError(f"{path}: unknown key {key!r}; known are {', '.join(known)}")
+        expected = type(getattr(config, field.name))
+        if type(value) is not expected:
+            raise UsageError(f"{path}: {key} must be a {expected.__name__}, not {value!r}")
+        config = replace(config, **{field.name: value})
+    if config.engine not in ENGINES:
+        raise UsageError(f"{path}: engine must be one of {', '.join(ENGINES)}, not {config.engine!r}")
+    return config

@@ -1,0 +1,192 @@
+"""The base image: the shipped system image's code and heap once more, in objects that can be linked again.
+
+Every function and every slot for a value has a symbol there (see `host/layer.h`), so that a layer can refer to
+them. It has native code for exactly what the shipped image has it for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from ...distribution import Distribution
+from ...errors import SetupError
+from ...link import ImageTables, link_image, only_generic_target
+from ...process import timed
+from ...revise import SourceFile
+from ...sources import Sources, Stored, blob_id, library_sources
+from ...storage import Storage, digest_of
+from ...store import Entry, Store
+from ..full import compiler_sources
+from .host_program import SOURCES, Host, host_program
+
+CODE_OF_BASE = ("image.cpp", "layer.cpp", "layer.h", "runtime.h")
+"""The host's sources on which a base image depends."""
+
+Progress = Callable[[str, float], None]
+"""Called when a step begins, with its name and the seconds that it is expected to take."""
+
+SECONDS = {"host": 25.0, "code": 75.0, "link": 1.0}
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """A base image in the store."""
+
+    entry: Entry
+
+    @property
+    def id(self) -> str:
+        """Names the Julia, the sources and the way it was made."""
+        return self.entry.id
+
+    @property
+    def sysimage(self) -> Path:
+        """The image that `julia -J` runs."""
+        return self.entry.file("base.so")
+
+    @property
+    def objects(self) -> list[Path]:
+        """The object files with its native code."""
+        return [self.entry.file(name) for name in self.entry.manifest["objects"]]
+
+    @property
+    def tables(self) -> ImageTables:
+        """The sizes of its tables and the target that it was compiled for."""
+        about = self.entry.manifest
+        return ImageTables(about["fvars"], about["gvars"], bytes.fromhex(about["target"]))
+
+    @cached_property
+    def sources(self) -> Sources:
+        """Exactly the sources that it was made from."""
+        return Sources(self.entry.manifest["sources"], Stored(self.entry.file("sources")))
+
+    @cached_property
+    def files(self) -> dict[str, SourceFile]:
+        """The source files that are in it, by path."""
+        return {
+            path: SourceFile(about["name"], tuple(about["modules"]))
+            for path, about in self.entry.manifest["included"].items()
+        }
+
+    @cached_property
+    def compiler_files(self) -> frozenset[str]:
+        """The files that Core.Compiler is made of."""
+        return frozenset(self.entry.manifest["compiler"])
+
+
+def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
+    """The sources of the shipped system image, by path in a checkout."""
+    found = {}
+    for path in sorted((distribution.sources / "base").rglob("*.jl")):
+        found[path.relative_to(distribution.sources).as_posix()] = path.read_bytes()
+    (libraries,) = (distribution.sources / "stdlib").iterdir()
+    for library in sorted(libraries.iterdir()):
+        for name in library_sources(library):
+            found[f"stdlib/{library.name}/{name}"] = (library / name).read_bytes()
+    return found
+
+
+def base_id(distribution: Distribution) -> str:
+    """The id of the base image for a Julia."""
+    parts = [part for name in CODE_OF_BASE for part in (name, (SOURCES / name).read_bytes())]
+    return digest_of(distribution.key, *parts)[:20]
+
+
+def make_base_image(distribution: Distribution, storage: Storage, progress: Progress) -> BaseImage:
+    """The base image for a Julia: from the store, or made now.
+
+    Raises SetupError when something needed for it is missing.
+    """
+    store, name = Store(storage), base_id(distribution)
+    with storage.lock(f"base-{name}"):
+        entry = store.find("bases", name)
+        if entry is None:
+            program = host_program(distribution, storage, lambda step: progress(step, SECONDS["host"]))
+            with storage.staging(f"base-{name}") as made:
+                about = _make(distribution, program, made, progress)
+                entry = store.publish("bases", name, made, about)
+    return BaseImage(entry)
+
+
+def _make(distribution: Distribution, program: Path, made: Path, progress: Progress) -> dict[str, object]:
+    shipped = distribution.libraries / "julia/sys.so"
+    sources = shipped_sources(distribution)
+    for path, contents in sources.items():
+        place = made / "sources" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(contents)
+    compiler = compiler_sources(made / "sources/base")
+    target = only_generic_target(shipped)
+    timings: dict[str, float] = {}
+    with Host(program, shipped) as host:
+        facts = host.facts()
+        included = _included(facts["files"], set(sources), compiler)
+        progress("generating the base image's native code anew", SECONDS["code"])
+        with timed(timings, "code"):
+            parts = host.rebase(made)
+    progress("linking the base image", SECONDS["link"])
+    tables = ImageTables(parts["fvars"], parts["gvars"], target)
+    objects, heap, work = [Path(path) for path in parts["objects"]], Path(parts["heap"]), made / "work"
+    work.mkdir()
+    with timed(timings, "link"):
+        libjulia = distribution.libraries / "libjulia.so.1"
+        link_image(made / "base.so", objects, heap, tables, libjulia=libjulia, workdir=work)
+    shutil.rmtree(work)
+    heap.unlink()
+    return {
+        "julia_version": facts["version"],
+        "distribution": distribution.key,
+        "native": facts["native"],
+        "fvars": tables.fvars,
+        "gvars": tables.gvars,
+        "target": tables.target.hex(),
+        "objects": [path.name for path in objects],
+        "sources": {path: blob_id(contents) for path, contents in sources.items()},
+        "included": included,
+        "compiler": sorted(compiler),
+        "timings": timings,
+    }
+
+
+def _included(
+    recorded: list[tuple[str, str]], paths: set[str], compiler: frozenset[str]
+) -> dict[str, dict[str, object]]:
+    """What Julia recorded of the files it included, with the paths of the machine that built it made ours."""
+    found: dict[str, dict[str, object]] = {}
+    for module, where in recorded:
+        path = _in_tree(os.path.normpath(where), paths)
+        # Methods of Base tell their file relative to base/, those of standard libraries with the whole path.
+        name = path.removeprefix("base/") if path.startswith("base/") else where
+        about = found.setdefault(path, {"name": name, "modules": []})
+        modules = about["modules"]
+        assert isinstance(modules, list)
+        if not modules and path in compiler:
+            modules.append("Core.Compiler")
+        if module not in modules:
+            modules.append(module)
+    return found
+
+
+def _in_tree(recorded: str, paths: set[str]) -> str:
+    parts = PurePosixPath(recorded).parts
+    for begin in range(len(parts)):
+        rest = parts[begin:]
+        if rest[0] == "stdlib" and len(rest) > 1 and rest[1].startswith("v"):
+            rest = ("stdlib", *rest[2:])
+        if "/".join(rest) in paths:
+            return "/".join(rest)
+    raise SetupError(f"the system image was built from {recorded}, which is not among the sources that came with it")
+
+
+def record_base(record: Path, base: BaseImage) -> None:
+    """Notes in a checkout which base image is its own."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    temporary = record.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps({"base_id": base.id}))
+    temporary.replace(record)

@@ -1,0 +1,189 @@
+"""The C++ host: compiled at first use, cached by content, and spoken to through its pipes.
+
+The requests and answers are described at the top of `host/main.cpp`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ... import process
+from ...distribution import Distribution
+from ...errors import InternalError, SetupError
+from ...revision import Delete, Evaluate, Move, Step
+from ...storage import Storage, digest_of
+
+SOURCES = Path(__file__).parent / "host"
+FLAGS = (
+    *("-std=c++14", "-O1", "-fno-exceptions", "-fno-rtti", "-D_GNU_SOURCE"),
+    *("-D__STDC_CONSTANT_MACROS", "-D__STDC_FORMAT_MACROS", "-D__STDC_LIMIT_MACROS"),
+)
+
+
+def host_program(distribution: Distribution, storage: Storage, progress: Callable[[str], None]) -> Path:
+    """The compiled host for this Julia. Compiles it (half a minute) unless the cache has it.
+
+    Raises SetupError when there is no C++ compiler, InternalError when it rejects the sources.
+    """
+    sources = sorted(SOURCES.glob("*.cpp"))
+    key = digest_of(
+        distribution.key,
+        *FLAGS,
+        *(part for path in sorted(SOURCES.iterdir()) for part in (path.name, path.read_bytes())),
+    )[:20]
+    program = storage.root / "hosts" / key / "host"
+    if program.exists():
+        return program
+    with storage.lock(f"host-{key}"):
+        if program.exists():
+            return program
+        compiler = shutil.which("g++")
+        if compiler is None:
+            raise SetupError("no C++ compiler: install the package g++ and retry")
+        progress("compiling the engine's host")
+        with storage.staging("host") as made:
+            _compile(compiler, sources, distribution, made)
+            storage.publish(made, program.parent)
+    return program
+
+
+def _compile(compiler: str, sources: Sequence[Path], distribution: Distribution, made: Path) -> None:
+    include, libraries = distribution.include, distribution.libraries
+    includes: list[str | Path] = [
+        "-I",
+        include / "julia",
+        "-isystem",
+        include / "llvm-9",
+        "-isystem",
+        include / "llvm-c-9",
+    ]
+
+    def compile_one(source: Path) -> Path:
+        compiled = made / f"{source.stem}.o"
+        process.run([compiler, *FLAGS, *includes, "-c", source, "-o", compiled])
+        return compiled
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, sources))
+    command: list[str | Path] = [compiler, "-rdynamic", "-o", made / "host", *objects]
+    command += [libraries / "libjulia.so.1", libraries / "libLLVM-9.so.1", "-ldl", f"-Wl,-rpath,{libraries}"]
+    command += [f"-Wl,-rpath-link,{libraries}", "-Wl,--allow-shlib-undefined"]
+    process.run(command)
+    for leftover in objects:
+        leftover.unlink()
+
+
+class Host:
+    """A running host on one image. Use as a context manager: leaving it ends the process."""
+
+    def __init__(self, program: Path, image: Path) -> None:
+        # Not the terminal: the runtime makes its streams non-blocking.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the host
+        self._process = subprocess.Popen(
+            [program, image],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,  # Ctrl-C is for basedev, which ends the host
+        )
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with suppress(BrokenPipeError):
+                stream.close()
+        self._log.close()
+
+    def facts(self) -> dict[str, Any]:
+        """Version, sizes of the image's tables, and the (module, path) of each source file in it."""
+        return dict(self._ask(b"facts\n"))
+
+    def parse(self, text: bytes) -> list[dict[str, Any]]:
+        """The statements of a source text, as `host/syntax.h` describes them."""
+        return list(self._ask(b"parse %d\n" % len(text), text))
+
+    def native_signatures(self) -> list[str]:
+        """The argument types of everything with native code in the image."""
+        return list(self._ask(b"native\n"))
+
+    def trial(self, steps: Sequence[Step]) -> dict[str, Any]:
+        """What evaluating the steps does, found out in a process that is thrown away."""
+        return dict(self._ask(b"trial %d\n" % len(steps), *_encode(steps)))
+
+    def apply(self, steps: Sequence[Step]) -> dict[str, Any]:
+        """Evaluates the steps in the host. Answers as `trial` does."""
+        return dict(self._ask(b"apply %d\n" % len(steps), *_encode(steps)))
+
+    def compile(self, directory: Path) -> dict[str, Any]:
+        """Writes the layer for what was applied: objects and heap."""
+        return self._write(b"compile", directory)
+
+    def rebase(self, directory: Path) -> dict[str, Any]:
+        """Writes all native code and the heap of the image anew: the parts of a base image."""
+        return self._write(b"rebase", directory)
+
+    def _write(self, verb: bytes, directory: Path) -> dict[str, Any]:
+        path = os.fsencode(directory)
+        return dict(self._ask(b"%s %d\n" % (verb, len(path)), path))
+
+    def _ask(self, *parts: bytes) -> Any:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        try:
+            for part in parts:
+                stdin.write(part)
+            stdin.flush()
+            head = stdout.readline()
+            answer = stdout.read(int(head)) if head else b""
+        except (BrokenPipeError, ValueError):
+            answer = b""
+        if not answer:
+            raise self._failure()
+        return json.loads(answer.decode("utf-8", "surrogateescape"))
+
+    def _failure(self) -> InternalError | SetupError:
+        status = self._process.wait()
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").splitlines()
+        said = [line.removeprefix("host: ") for line in lines if line.startswith("host: ")]
+        full = [line for line in said if "No space left" in line or "Disk quota" in line]
+        if full:
+            return SetupError(f"{full[-1]}: free some space, or set BASEDEV_CACHE to a directory on another disk")
+        what = said[-1] if said else f"it ended with status {status}"
+        return InternalError(f"the engine's host failed: {what}", "\n".join(lines[-30:]))
+
+
+def _encode(steps: Iterable[Step]) -> Iterable[bytes]:
+    for step in steps:
+        if isinstance(step, Evaluate):
+            words = [_bytes(step.module), _bytes(step.file), _bytes(step.text)]
+            yield b"evaluate %d %d %d %d\n" % (step.line, *map(len, words))
+        elif isinstance(step, Delete):
+            words = [_bytes(step.module), _bytes(step.name), _bytes(step.signature)]
+            yield b"delete %d %d %d\n" % tuple(map(len, words))
+        else:
+            assert isinstance(step, Move)
+            words = [_bytes(step.file)]
+            yield b"move %d %d %d %d\n" % (len(words[0]), step.first, step.last, step.by)
+        yield from words
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

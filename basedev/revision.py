@@ -1,0 +1,61 @@
+"""A revision: the ordered steps that lead from a base image's definitions to those of other sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate `text` at top level of `module`, as if it stood at `line` of `file`.
+
+    `file` is the name under which the base image knows the source file (`Method.file`).
+    """
+
+    module: str
+    file: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Delete:
+    """End the method of this signature (a type, as Julia prints it with full module names)."""
+
+    module: str
+    name: str
+    signature: str
+
+
+@dataclass(frozen=True)
+class Move:
+    """Methods that the base image has in lines `first` to `last` of `file` are `by` lines further down."""
+
+    file: str
+    first: int
+    last: int
+    by: int
+
+
+Step = Evaluate | Delete | Move
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a revision does to one method or name, in the words of the field."""
+
+    what: str
+    """`Base.chomp(::String)`, or a name with what it is."""
+    path: str
+    """The source file, relative to the checkout."""
+    line: int
+    change: str
+    """"added", "modified", "deleted" or "documented"."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """Steps in the order in which they are to be done, and the definitions that they change."""
+
+    steps: tuple[Step, ...]
+    definitions: tuple[Definition, ...]

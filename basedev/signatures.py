@@ -1,0 +1,63 @@
+"""Method signatures in the words of the field: `Tuple{typeof(Base.chomp), String}` -> `Base.chomp(::String)`."""
+
+from __future__ import annotations
+
+import re
+
+
+def split_parameters(text: str) -> list[str]:
+    """The parts of a list that are separated by commas outside any bracket or string."""
+    parts, depth, begin, quoted = [], 0, 0, False
+    for position, character in enumerate(text):
+        if character == '"':
+            quoted = not quoted
+        elif quoted:
+            continue
+        elif character in "({[":
+            depth += 1
+        elif character in ")}]":
+            depth -= 1
+        elif character == "," and depth == 0:
+            parts.append(text[begin:position].strip())
+            begin = position + 1
+    rest = text[begin:].strip()
+    return [*parts, rest] if rest else parts
+
+
+def pretty(signature: str) -> str:
+    """A signature type as Julia prints it (`jl_static_show`), written as a call."""
+    match = re.fullmatch(r"Tuple\{(.*?)\}((?: where .*)?)", signature, re.DOTALL)
+    if match is None or match[1].count("{") != match[1].count("}"):
+        end = _closing(signature, len("Tuple"))
+        if not signature.startswith("Tuple{") or end < 0:
+            return signature
+        inner, where = signature[len("Tuple{") : end], signature[end + 1 :]
+    else:
+        inner, where = match[1], match[2]
+    parameters = split_parameters(inner)
+    if not parameters:
+        return signature
+    called, *arguments = parameters
+    if function := re.fullmatch(r"typeof\((.*)\)", called):
+        name = function[1]
+    elif constructor := re.fullmatch(r"Type\{(.*)\}", called):
+        name = constructor[1]
+    elif keywords := re.fullmatch(r'(.*?)\.?var"#(.*)##kw"', called):
+        return f"{keywords[1]}.{keywords[2]}(...; ...)"
+    else:
+        name = f"(::{called})"
+    return f"{name}({', '.join('::' + _plain(argument) for argument in arguments)}){where}"
+
+
+def _plain(type_text: str) -> str:
+    return re.sub(r"\b(?:Base|Core)\.(?=[A-Z])", "", type_text)
+
+
+def _closing(text: str, opening: int) -> int:
+    """Where the bracket at `opening` is closed, or -1."""
+    depth = 0
+    for position in range(opening, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
+        if depth == 0:
+            return position
+    return -1

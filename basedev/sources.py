@@ -1,0 +1,100 @@
+"""The sources of an image: which files belong to it, and their identity.
+
+A file's identity is the id that git gives its contents (a blob id), so that the two can be compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from .storage import digest_of
+
+
+def blob_id(contents: bytes) -> str:
+    """The id under which git stores these contents."""
+    return hashlib.sha1(b"blob %d\0" % len(contents) + contents).hexdigest()
+
+
+def library_sources(library: Path) -> Iterator[str]:
+    """The files of a standard library that can be part of an image, relative to its directory: its
+    `Project.toml` and all `.jl` files but those of its tests and documentation."""
+    if (library / "Project.toml").is_file():
+        yield "Project.toml"
+    for path in sorted(library.rglob("*.jl")):
+        relative = path.relative_to(library)
+        if relative.parts[0] not in ("test", "docs"):
+            yield relative.as_posix()
+
+
+def source_paths(root: Path) -> Iterator[str]:
+    """The files of a tree that can be part of its image, relative to it: `base/**/*.jl`, and the standard
+    libraries' sources."""
+    for path in sorted((root / "base").rglob("*.jl")):
+        yield path.relative_to(root).as_posix()
+    for library in sorted((root / "stdlib").iterdir()):
+        for name in library_sources(library):
+            yield f"stdlib/{library.name}/{name}"
+
+
+class Contents(Protocol):
+    """Where the contents of files are found by path: in memory, or below a directory that does not change."""
+
+    def __getitem__(self, path: str, /) -> bytes: ...
+
+
+class Stored:
+    """The files below a directory that nobody changes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __getitem__(self, path: str, /) -> bytes:
+        return (self.root / path).read_bytes()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Source files by path relative to their tree, with their blob ids and contents."""
+
+    blobs: Mapping[str, str]
+    contents: Contents
+
+    @classmethod
+    def read(cls, root: Path) -> Sources:
+        """The sources as they are in a tree now. A file that is edited later does not change them."""
+        contents = {path: (root / path).read_bytes() for path in source_paths(root)}
+        return cls({path: blob_id(data) for path, data in contents.items()}, contents)
+
+    @cached_property
+    def id(self) -> str:
+        """One id for all files with their contents."""
+        return digest_of(*(part for path in sorted(self.blobs) for part in (path, self.blobs[path])))[:20]
+
+
+@dataclass(frozen=True)
+class ChangeSet:
+    """Files that differ between the sources of a base image and others."""
+
+    added: tuple[str, ...]
+    modified: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+    @classmethod
+    def between(cls, old: Sources, new: Sources) -> ChangeSet:
+        """What leads from `old` to `new`."""
+        before, after = old.blobs, new.blobs
+        return cls(
+            tuple(sorted(after.keys() - before.keys())),
+            tuple(sorted(path for path in before.keys() & after.keys() if before[path] != after[path])),
+            tuple(sorted(before.keys() - after.keys())),
+        )
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All files of the change set."""
+        return tuple(sorted((*self.added, *self.modified, *self.deleted)))

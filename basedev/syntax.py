@@ -1,0 +1,200 @@
+"""Source texts as statements: what Julia's parser read, freed of what does not matter, and what kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import UserCodeError
+
+Tree = Any
+"""A syntax tree: a tuple (head, arguments...) for an Expr, a str for a Symbol, other literals as told in the
+host's syntax.h; without line numbers, so that two are equal when they mean the same."""
+
+METHOD_MACROS = frozenset({"@inline", "@noinline", "@propagate_inbounds", "@generated", "@eval", "@static"})
+"""Macros that leave a method definition one. Others are not known to have no further effect."""
+
+DEFINED_BY = {
+    "const": "constant",
+    "global": "global",
+    "struct": "struct",
+    "abstract": "abstract type",
+    "primitive": "primitive type",
+    "macro": "macro",
+    "export": "export",
+    "import": "import",
+    "using": "using",
+    "module": "module",
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement at top level of a file or of a module in it."""
+
+    inside: tuple[str, ...]
+    """The modules in the file that it stands in, outermost first."""
+    line: int
+    last_line: int
+    text: str
+    tree: Tree
+    """Without the docstring."""
+    documentation: Tree | None
+    definition_at: int
+    """Where in `text` the documented definition begins; 0 without a docstring."""
+
+    @property
+    def definition_line(self) -> int:
+        """The line on which the definition begins, below its docstring."""
+        return self.line + self.text.count("\n", 0, self.definition_at)
+
+    def only_documentation(self) -> str:
+        """A statement that documents the definition without defining it again (`@doc text definition false`)."""
+        return f"Core.@doc({self.text[: self.definition_at]}, {self.text[self.definition_at :]}\n, false)"
+
+
+def statements(parsed: list[dict[str, Any]], text: bytes, path: str) -> list[Statement]:
+    """The statements of a text, in order, from the host's answer.
+
+    Raises UserCodeError with Julia's message, the line and a mark under the place when it does not parse.
+    """
+    return list(_statements(parsed, text, path, (), 1))
+
+
+def _statements(
+    parsed: list[dict[str, Any]], text: bytes, path: str, inside: tuple[str, ...], depth: int
+) -> Iterator[Statement]:
+    for entry in parsed:
+        begin, end = entry["begin"], entry["end"]
+        if "error" in entry:
+            raise _syntax_error(entry, text, path)
+        if "module" in entry:
+            # The line of the module itself, as a statement that must not change.
+            keyword = "baremodule" if entry["bare"] else "module"
+            tree = ("module", keyword, entry["module"])
+            yield Statement(inside, entry["line"], entry["line"], entry["module"], tree, None, 0)
+            yield from _statements(entry["body"], text, path, (*inside, entry["module"]), depth + 1)
+            continue
+        written = text[begin:end].decode("utf-8", "surrogateescape").rstrip()
+        last_line = entry["line"] + written.count("\n")
+        tree, documentation, at = _tree(entry["tree"]), None, 0
+        if "definition" in entry:
+            documentation, tree = tree[2], tree[3]
+            at = len(text[begin : entry["definition"]].decode("utf-8", "surrogateescape"))
+        yield Statement(inside, entry["line"], last_line, written, tree, documentation, at)
+
+
+def _tree(node: Any) -> Tree:
+    if isinstance(node, list):
+        # A line number is an argument of its own kind in the host's answer: a bare number. A macro call keeps the
+        # place of its first one, so that its arguments have fixed places.
+        if node[0] == "macrocall":
+            return ("macrocall", _tree(node[1]), *(_tree(part) for part in node[3:] if not _is_line(part)))
+        return tuple(_tree(part) for part in node if not _is_line(part))
+    if isinstance(node, dict):
+        return tuple((kind, _tree(value)) for kind, value in node.items())
+    return node
+
+
+def _is_line(node: Any) -> bool:
+    return isinstance(node, int) and not isinstance(node, bool)
+
+
+def _syntax_error(entry: dict[str, Any], text: bytes, path: str) -> UserCodeError:
+    stop = min(entry["end"], len(text))
+    # the parser stops behind what it could not use, often a line further
+    while stop > entry["begin"] and text[stop - 1 : stop].isspace():
+        stop -= 1
+    line_begin = text.rfind(b"\n", 0, stop) + 1
+    line_end = text.find(b"\n", stop)
+    line = text[line_begin : line_end if line_end >= 0 else len(text)].decode(errors="replace")
+    number = text.count(b"\n", 0, stop) + 1
+    column = max(len(text[line_begin:stop].decode(errors="replace")), 1)
+    mark = "".join("\t" if character == "\t" else " " for character in line[: column - 1]) + "^"
+    gutter = f"{number} | "
+    return UserCodeError(
+        f"{path}:{number}:{column}: syntax: {entry['error']}",
+        f"{gutter}{line}\n{' ' * len(gutter)}{mark}",
+    )
+
+
+def contains(tree: Tree, wanted: str) -> bool:
+    """Whether a Symbol or the head of an Expr of this name is anywhere in the tree."""
+    if isinstance(tree, tuple):
+        return any(contains(part, wanted) for part in tree)
+    return bool(tree == wanted)
+
+
+def only_defines_methods(tree: Tree, *, local: bool = False) -> bool:
+    """Whether all that a statement does, by its form, is to define methods.
+
+    Loops and conditions around definitions are followed, as is `@eval`. `local` tells that an assignment
+    to a plain name makes a local variable, as in a loop or a `let`.
+    """
+    if not isinstance(tree, tuple) or not tree:
+        return False
+    head = tree[0]
+    if head == "function":
+        return True
+    if head == "=":
+        return _is_signature(tree[1]) or (local and isinstance(tree[1], str))
+    if head == "macrocall":
+        return (
+            tree[1] in METHOD_MACROS
+            and all(isinstance(argument, str) for argument in tree[2:-1])
+            and only_defines_methods(tree[-1], local=local and tree[1] != "@eval")
+        )
+    if head in ("block", "toplevel"):
+        return all(only_defines_methods(part, local=local) for part in tree[1:])
+    if head in ("if", "elseif"):
+        return all(only_defines_methods(branch, local=local) for branch in tree[2:])
+    if head in ("for", "let"):
+        return only_defines_methods(tree[-1], local=True)
+    return False
+
+
+def _is_signature(left: Tree) -> bool:
+    if not isinstance(left, tuple):
+        return False
+    if left[0] == "where":
+        return _is_signature(left[1])
+    if left[0] == "::" and len(left) == 3:  # f(x)::T = ...
+        return _is_signature(left[1])
+    return bool(left[0] == "call")
+
+
+def describe(tree: Tree) -> str:
+    """A few words for a statement: what it is and the name it is about."""
+    if isinstance(tree, tuple) and tree:
+        if tree[0] == "macrocall":
+            return f"{_name(tree[1])} {_first_name(tree[2:])}".rstrip()
+        kind = DEFINED_BY.get(str(tree[0]))
+        if kind:
+            return f"{kind} {_first_name(tree[1:])}".rstrip()
+        if tree[0] == "call" and tree[1] == "include":
+            return "include"
+        if only_defines_methods(tree):
+            return f"method {_first_name(tree[1:])}".rstrip()
+        if tree[0] == "=":
+            return f"global {_first_name(tree[1:])}".rstrip()
+        return f"top-level {tree[0]}"
+    return "top-level expression"
+
+
+def _name(tree: Tree) -> str:
+    if isinstance(tree, tuple) and tree and tree[0] == ".":
+        return _first_name(tree[-1:])
+    return tree if isinstance(tree, str) else _first_name((tree,))
+
+
+def _first_name(trees: Any) -> str:
+    """The first Symbol that is a name, in the order of the text."""
+    for tree in trees:
+        if isinstance(tree, str):
+            return tree
+        if isinstance(tree, tuple) and tree:
+            rest = tree[1:] if isinstance(tree[0], str) else tree
+            if found := _first_name(rest):
+                return found
+    return ""

@@ -1,0 +1,143 @@
+"""What the user sees: results on standard output; progress, messages and errors on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+from .errors import BasedevError
+from .revision import Definition
+from .workflows.build import Result
+
+WORTH_SHOWING = 2.0
+"""Seconds: without a terminal, only steps that take longer are told."""
+
+STYLES = {"added": "green", "modified": "yellow", "deleted": "red", "documented": "cyan"}
+
+
+class _Times(ProgressColumn):
+    """Elapsed and expected time of a step."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.elapsed or 0.0
+        expected = task.fields["expected"]
+        return Text(f"{elapsed:.0f} s of about {expected:.0f} s" if expected >= WORTH_SHOWING else f"{elapsed:.1f} s")
+
+
+class Steps:
+    """A display of the step under way. Call it with a step's name and the seconds it is expected to take."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            _Times(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, step: str, expected: float) -> None:
+        if not self._console.is_terminal:
+            if expected >= WORTH_SHOWING:
+                self._console.print(f"basedev: {escape(step)} (about {expected:.0f} s)", highlight=False)
+            return
+        self._live.start()
+        if self._task is not None:
+            self._live.remove_task(self._task)
+        self._task = self._live.add_task(escape(step), total=None, expected=expected)
+
+
+class Terminal:
+    """Prints for people, or one JSON object for programs."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.out = Console(highlight=False, soft_wrap=True)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def steps(self) -> Steps:
+        """A display of steps, for use in a `with` statement."""
+        return Steps(self.err)
+
+    def message(self, text: str) -> None:
+        """A line for the user that is no result."""
+        self.err.print(f"basedev: {escape(text)}")
+
+    def json(self, value: dict[str, Any]) -> None:
+        """The one object on standard output."""
+        sys.stdout.write(json.dumps(value) + "\n")
+        sys.stdout.flush()
+
+    def error(self, error: BasedevError) -> None:
+        """An error in one line, its detail below."""
+        if self.as_json:
+            told = {"message": error.message, "detail": error.detail, "kind": type(error).__name__}
+            self.json({"status": "failed", "errors": [told]})
+        self.err.print(f"[bold red]basedev:[/] {escape(error.message)}")
+        if error.detail:
+            self.err.print(escape(error.detail))
+
+    def status(self, result: Result) -> None:
+        """Files and definitions that differ from the base image, and what `build` would do."""
+        if self.as_json:
+            return self.json(result.to_json())
+        out = self.out
+        if result.status == "current":
+            return out.print("The sources are those of the base image; nothing to build.")
+        out.print(f"Changed since the base image {result.base_id}:")
+        for path in result.changed_files:
+            out.print(f"  {escape(path)}")
+        for path in result.ignored_files:
+            out.print(f"  [dim]{escape(path)} (in no image)[/]")
+        self._definitions(out, result.definitions)
+        if result.full_rebuild_reason:
+            out.print(f"A full rebuild is needed: {escape(result.full_rebuild_reason)}")
+        if result.status == "present":
+            out.print(f"The image for these sources exists: {escape(str(result.image))}")
+        elif not result.full_rebuild_reason:
+            out.print("[bold]basedev build[/] would chain an image on the base image.")
+        return None
+
+    def built(self, result: Result) -> None:
+        """The image for the present sources and how it came about."""
+        if self.as_json:
+            return self.json(result.to_json())
+        if result.full_rebuild_reason:
+            self.message(f"full rebuild: {result.full_rebuild_reason}")
+        if result.status == "current":
+            self.message("the sources are those of the base image")
+        elif result.status == "present":
+            self.message(f"image {result.image_id} is there already")
+        else:
+            self._definitions(self.err, result.definitions)
+            chained = result.engine != "full"
+            counts = f": {result.invalidated} invalidated, {result.recompiled} recompiled" if chained else ""
+            seconds = result.timings["total"]
+            self.message(f"{'chained' if chained else 'rebuilt'} in {seconds:.1f} s{counts}")
+        self.out.print(escape(str(result.image)))
+        return None
+
+    @staticmethod
+    def _definitions(console: Console, definitions: tuple[Definition, ...]) -> None:
+        for one in definitions:
+            style = STYLES[one.change]
+            where = one.path.removeprefix("base/")
+            console.print(f"  [bold]{escape(one.what)}[/] in {escape(where)}:{one.line} [{style}]{one.change}[/]")

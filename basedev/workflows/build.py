@@ -1,0 +1,230 @@
+"""`basedev build`: the image for the present sources, from the store or made now; and what `status` tells of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..checkout import Checkout
+from ..engines import full
+from ..engines.stock15.baseimage import Progress
+from ..engines.stock15.host_program import Host, host_program
+from ..engines.stock15.layer import make_layer
+from ..errors import InternalError, NeedsFullRebuild
+from ..revise import revise
+from ..revision import Definition, Revision
+from ..sources import ChangeSet, Sources
+from ..storage import Storage, digest_of
+from ..store import Entry, Store
+from .initialise import adopted_base
+
+CHAINED = "stock-1.5"
+FULL = "full"
+
+
+@dataclass
+class Result:
+    """What is known of the image for some sources: found, planned or built."""
+
+    status: str
+    """"current" (the sources are the base image's), "present", "built", or for a plan "chain" or "rebuild"."""
+    engine: str
+    base_id: str
+    sources_id: str
+    image: Path | None = None
+    image_id: str | None = None
+    full_rebuild_reason: str | None = None
+    changed_files: tuple[str, ...] = ()
+    ignored_files: tuple[str, ...] = ()
+    """Changed files that are in no image."""
+    definitions: tuple[Definition, ...] = ()
+    invalidated: int | None = None
+    recompiled: int | None = None
+    peak_memory: int | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `--json` prints (architecture of the command line)."""
+        told = [vars(definition) for definition in self.definitions]
+        return {
+            "status": self.status,
+            "engine": self.engine,
+            "image": str(self.image) if self.image else None,
+            "image_id": self.image_id,
+            "base_id": self.base_id,
+            "sources_id": self.sources_id,
+            "full_rebuild_reason": self.full_rebuild_reason,
+            "changed_files": list(self.changed_files),
+            "ignored_files": list(self.ignored_files),
+            "definitions": {
+                "evaluated": [one for one in told if one["change"] != "deleted"],
+                "deleted": [one for one in told if one["change"] == "deleted"],
+            },
+            "invalidated": self.invalidated,
+            "recompiled": self.recompiled,
+            "peak_memory": self.peak_memory,
+            "timings": {step: round(seconds, 4) for step, seconds in self.timings.items()},
+            "errors": [],
+        }
+
+
+class Builder:
+    """Makes images for one checkout."""
+
+    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:
+        self.checkout = checkout
+        self.storage = storage
+        self.store = Store(storage)
+        self.progress = progress
+        self.base = adopted_base(checkout, storage, progress)
+
+    def plan(self) -> Result:
+        """What `build` would do for the present sources, without doing it.
+
+        Raises UserCodeError when they do not parse or evaluate.
+        """
+        sources = self.checkout.sources()
+        result, found = self._look_up(sources)
+        if result.status == "current":
+            return result
+        try:
+            with self._host() as host:
+                result.definitions = self._revise(sources, host).definitions
+        except NeedsFullRebuild as reason:
+            result.full_rebuild_reason = str(reason)
+        if not found:
+            result.status = "rebuild" if result.full_rebuild_reason else "chain"
+            result.engine = FULL if result.full_rebuild_reason else CHAINED
+        return result
+
+    def build(self, *, engine: str | None = None) -> Result:
+        """The image for the present sources. `engine` forces one; by default the faster that is right.
+
+        Raises UserCodeError when the sources do not parse or evaluate, SetupError or InternalError when the image
+        can't be made; nothing is published then. With a forced engine that can't make it, raises
+        NeedsFullRebuild.
+        """
+        begin = time.monotonic()
+        sources = self.checkout.sources()
+        result, found = self._look_up(sources, engine)
+        if found:
+            return result
+        with self.storage.lock(f"image-{sources.id}"):
+            result, found = self._look_up(sources, engine)  # another process may have built it meanwhile
+            if found:
+                return result
+            if engine == FULL:
+                self._rebuild(sources, result)
+            else:
+                try:
+                    self._chain(sources, result)
+                except (NeedsFullRebuild, InternalError) as reason:
+                    if engine == CHAINED:
+                        raise
+                    result.full_rebuild_reason = (
+                        str(reason) if isinstance(reason, NeedsFullRebuild) else f"defect: {reason}"
+                    )
+                    self._rebuild(sources, result)
+        result.status = "built"
+        result.timings["total"] = time.monotonic() - begin
+        return result
+
+    def _look_up(self, sources: Sources, engine: str | None = None) -> tuple[Result, bool]:
+        changes = ChangeSet.between(self.base.sources, sources)
+        in_image = self.base.files.keys() | self.base.compiler_files
+        result = Result(
+            status="chain",
+            engine=CHAINED,
+            base_id=self.base.id,
+            sources_id=sources.id,
+            changed_files=tuple(path for path in changes.paths if path in in_image or path.endswith(".toml")),
+            ignored_files=tuple(path for path in changes.paths if path not in in_image and path.endswith(".jl")),
+        )
+        if not changes.paths and engine is None:
+            result.status, result.image, result.image_id = "current", self.base.sysimage, self.base.id
+            return result, True
+        for candidate in (CHAINED, FULL):
+            if engine in (None, candidate):
+                entry = self.store.find("images", self._image_id(sources, candidate))
+                if entry:
+                    self._describe(result, entry)
+                    result.status = "present"
+                    return result, True
+        return result, False
+
+    def _image_id(self, sources: Sources, engine: str) -> str:
+        """A chained image depends on its base; a full one on the Julia only."""
+        ground = self.base.id if engine == CHAINED else self.checkout.distribution.key
+        return digest_of(engine, ground, sources.id)[:20]
+
+    def _host(self) -> Host:
+        program = host_program(self.checkout.distribution, self.storage, lambda step: self.progress(step, 25.0))
+        return Host(program, self.base.sysimage)
+
+    def _revise(self, sources: Sources, host: Host) -> Revision:
+        return revise(self.base.sources, sources, self.base.files, self.base.compiler_files, host)
+
+    def _chain(self, sources: Sources, result: Result) -> None:
+        begin = time.monotonic()
+        self.progress("comparing definitions", 0.5)
+        with self._host() as host, self.storage.staging("image") as made:
+            revision = self._revise(sources, host)
+            result.timings["revise"] = time.monotonic() - begin
+            libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
+            layer = make_layer(self.base, revision, host, made, libjulia, self.progress)
+            result.timings.update(layer.timings)
+            result.definitions = revision.definitions
+            result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
+            result.peak_memory = layer.peak_memory
+            self._publish(sources, CHAINED, made / "sys.so", result)
+
+    def _rebuild(self, sources: Sources, result: Result) -> None:
+        begin = time.monotonic()
+        result.engine = FULL
+        with self._host() as host:
+            signatures = host.native_signatures()
+        with self.storage.staging("rebuild") as work:
+            tree = work / "tree"
+            full.snapshot(self.checkout.root, self.checkout.distribution.prefix, tree)
+            output = work / "output"
+            output.mkdir()
+            made = full.rebuild(
+                tree,
+                tree / "usr/bin/julia",
+                signatures,
+                self.storage,
+                output,
+                progress=self.progress,
+                log=work / "log.txt",
+            )
+            result.timings["rebuild"] = time.monotonic() - begin
+            # The sources may have changed between being read and being copied.
+            sources = Sources.read(tree)
+            result.sources_id = sources.id
+            self._publish(sources, FULL, made, result)
+
+    def _publish(self, sources: Sources, engine: str, sysimage: Path, result: Result) -> None:
+        begin = time.monotonic()
+        with self.storage.staging("publish") as made:
+            sysimage.rename(made / "sys.so")
+            about = {
+                **{key: value for key, value in result.to_json().items() if key not in ("image", "image_id", "status")},
+                "engine": engine,
+                "julia_version": self.base.entry.manifest["julia_version"],
+                "commit": self.checkout.commit,
+                "sources_id": sources.id,
+            }
+            entry = self.store.publish("images", self._image_id(sources, engine), made, about)
+        result.timings["publish"] = time.monotonic() - begin
+        self._describe(result, entry)
+
+    @staticmethod
+    def _describe(result: Result, entry: Entry) -> None:
+        about = entry.manifest
+        result.image, result.image_id, result.engine = entry.file("sys.so"), entry.id, about["engine"]
+        result.full_rebuild_reason = about["full_rebuild_reason"]
+        told = (*about["definitions"]["evaluated"], *about["definitions"]["deleted"])
+        result.definitions = tuple(Definition(**one) for one in told)
+        result.invalidated, result.recompiled = about["invalidated"], about["recompiled"]
