@@ -29,9 +29,7 @@ def julia() -> Distribution:
 
 def evaluate(julia: Distribution, code: str, **environment: str) -> str:
     command = [os.fspath(julia.julia), "--startup-file=no", "-e", code]
-    return subprocess.run(
-        command, env={**os.environ, **environment}, check=True, capture_output=True, text=True
-    ).stdout
+    return subprocess.run(command, env={**os.environ, **environment}, check=True, capture_output=True, text=True).stdout
 
 
 def apt_configuration(path: Path, sources: str) -> None:
@@ -113,9 +111,7 @@ def test_sources_are_those_of_the_shipped_image(julia: Distribution) -> None:
     distribution.check_shipped_sources(julia)
 
 
-def test_once_obtained_no_package_client_is_needed(
-    julia: Distribution, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_once_obtained_no_package_client_is_needed(julia: Distribution, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert distribution.obtain(Storage()) == julia
 
@@ -237,9 +233,7 @@ def test_obtained_without_root_or_traces_in_the_system(tmp_path_factory: pytest.
     environment = {
         "PATH": "/usr/bin:/bin",
         "HOME": os.fspath(home),
-        "PYTHONPATH": os.pathsep.join(
-            {os.fspath(Path(m).parent.parent) for m in (git.__file__, elftools_file)}
-        ),
+        "PYTHONPATH": os.pathsep.join({os.fspath(Path(m).parent.parent) for m in (git.__file__, elftools_file)}),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     watched = [Path(p) for p in ("/var/lib/apt/lists", "/var/cache/apt", "/var/lib/dpkg", "/etc/apt")]

@@ -64,9 +64,7 @@ def test_git_sees_the_sources_and_nothing_else(checkout: NewCheckout) -> None:
         assert repo.head.commit.parents == ()
         assert not repo.is_dirty(untracked_files=True)
         tracked = set(repo.git.ls_files().splitlines())
-        ignored = set(
-            repo.git.ls_files("--others", "--ignored", "--exclude-standard", "--directory").splitlines()
-        )
+        ignored = set(repo.git.ls_files("--others", "--ignored", "--exclude-standard", "--directory").splitlines())
     assert ignored == {"usr/", *(f"base/{name}" for name in GENERATED)}
     assert tracked.isdisjoint(f"base/{name}" for name in GENERATED)
     for name in tracked - {".gitignore", "base/.gitignore", "VERSION"}:
@@ -234,9 +232,7 @@ def test_worktree_gets_a_usr_of_its_own(julia: Distribution, tmp_path: Path) -> 
     assert run(worktree, "-e", "print(Sys.BINDIR)") == os.fspath(tmp_path / "topic/usr/bin")
 
 
-def test_debris_of_a_killed_run_is_swept_and_work_under_way_is_not(
-    julia: Distribution, tmp_path: Path
-) -> None:
+def test_debris_of_a_killed_run_is_swept_and_work_under_way_is_not(julia: Distribution, tmp_path: Path) -> None:
     debris = tmp_path / ".julia.partial-debris"
     (debris / "base").mkdir(parents=True)
     busy = tmp_path / ".julia.partial-busy"
@@ -261,9 +257,7 @@ def test_usr_over_a_snapshot_of_the_sources(julia: Distribution, tmp_path: Path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["base", "stdlib", "usr"]
 
 
-def test_usr_on_another_disk_is_a_copy(
-    julia: Distribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_usr_on_another_disk_is_a_copy(julia: Distribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 

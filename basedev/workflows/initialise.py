@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from ..checkout import Checkout
 from ..engines.stock15.baseimage import BaseImage, Progress, make_base_image, record_base
 from ..errors import SetupError
 from ..storage import Storage
-from ..store import Store
 
 
 def initialise(checkout: Checkout, storage: Storage, progress: Progress) -> BaseImage:
@@ -23,16 +20,12 @@ def initialise(checkout: Checkout, storage: Storage, progress: Progress) -> Base
 
 
 def adopted_base(checkout: Checkout, storage: Storage, progress: Progress) -> BaseImage:
-    """The base image of a checkout on which `init` was run. One that is missing or damaged is made again.
+    """The base image of a checkout on which `init` was run. One that is missing, damaged, or made by another version
+    of basedev is made again.
 
     Raises SetupError when `init` was never run.
     """
     distribution = checkout.distribution
-    try:
-        recorded = json.loads(checkout.base_record.read_text())["base_id"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise SetupError(f"{checkout.root} has no base image yet: run basedev init") from None
-    entry = Store(storage).find("bases", recorded)
-    if entry is not None and entry.manifest["distribution"] == distribution.key:
-        return BaseImage(entry)
-    return initialise(checkout, storage, progress)
+    if not checkout.base_record.exists():
+        raise SetupError(f"{checkout.root} has no base image yet: run basedev init")
+    return make_base_image(distribution, storage, progress)

@@ -82,6 +82,17 @@ std::vector<jl_value_t *> read_symbols(Section section) {
     return symbols;
 }
 
+// Which records of a table are set.
+std::vector<bool> filled(Section table, size_t record_size) {
+    std::vector<bool> set(table.size / record_size);
+    for (size_t i = 0; i < set.size(); i++) {
+        uint32_t record;
+        memcpy(&record, table.begin + i * record_size, sizeof record);
+        set[i] = record != 0;
+    }
+    return set;
+}
+
 // Tagged references name the root task and the boxed small integers (get_item_for_reloc).
 jl_value_t *tagged_value(uint32_t tag) {
     if (tag == 0)
@@ -116,6 +127,8 @@ void Image::load(const char *path) {
     auto symbols = read_symbols(sections.next());
     tagged = (const uint32_t *)(data + (sections.next().begin - file));
     Section gvar_record = sections.next(), fptr_record = sections.next();
+    filled_gvars = filled(gvar_record, sizeof(uint32_t));
+    filled_fvars = filled(fptr_record, sizeof(uint64_t));
 
     auto value_of = [&](uint32_t reference) -> jl_value_t * {
         uint32_t offset = reference & OFFSET_MASK;
@@ -182,6 +195,23 @@ void Image::load(const char *path) {
             }
         }
     }
+}
+
+std::string Image::what_is_missing(const char *heap) const {
+    Sections sections(heap);
+    sections.next();
+    sections.next(16);
+    sections.next();
+    sections.next();
+    auto now_gvars = filled(sections.next(), sizeof(uint32_t));
+    auto now_fvars = filled(sections.next(), sizeof(uint64_t));
+    for (size_t i = 0; i < filled_gvars.size(); i++)
+        if (filled_gvars[i] && (i >= now_gvars.size() || !now_gvars[i]))
+            return "the value of slot " + std::to_string(i + 1);
+    for (size_t i = 0; i < filled_fvars.size(); i++)
+        if (filled_fvars[i] && (i >= now_fvars.size() || !now_fvars[i]))
+            return "the owner of function " + std::to_string(i + 1);
+    return "";
 }
 
 std::vector<jl_value_t *> Image::objects_of(jl_datatype_t *type) const {

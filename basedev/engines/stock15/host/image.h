@@ -32,7 +32,12 @@ public:
     // Every object of exactly this type in the image.
     std::vector<jl_value_t *> objects_of(jl_datatype_t *type) const;
 
+    // Whether a heap that was serialized from this process still gives each slot of the image a value, and each
+    // function a CodeInstance, that had one. Kept code would otherwise read null there. Empty if so.
+    std::string what_is_missing(const char *heap) const;
+
 private:
+    std::vector<bool> filled_gvars, filled_fvars;
     char *data = nullptr;      // the image's objects in memory
     size_t objects_size = 0;   // of which this many bytes are objects
     const uint32_t *tagged = nullptr;  // offsets of all objects' headers, ended by 0

@@ -269,7 +269,7 @@ std::vector<Function *> prototypes_of(Function *stub) {
 
 }  // namespace
 
-Layer::Layer(const Image &image, bool chained) : image(image), chained(chained), code(new Code) {
+Layer::Layer(const Image &image, bool chained) : chained(chained), image(image), code(new Code) {
     if (!chained)
         return;
     fvars = image.fvars;
@@ -313,7 +313,7 @@ void Layer::generate(jl_array_t *instances, size_t world) {
 
     NativeDescription &generated = *code->generated;
     Module &module = *generated.module;
-    const uint32_t first_fvar = fvars, first_gvar = gvars;
+    const uint32_t first_fvar = fvars;
 
     // The numbers of the new functions follow the old ones.
     auto numbered = [&](uint32_t id) {
@@ -402,7 +402,6 @@ void Layer::generate(jl_array_t *instances, size_t world) {
         hide(slot);
         slot->setName(gvar_name(id));
     }
-    (void)first_gvar;
 
     // Names of functions are free for several parts and layers to use: each layer has its own suffix.
     for (size_t i = 0; i < generated.fvars.size(); i++) {

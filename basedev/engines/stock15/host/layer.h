@@ -34,11 +34,11 @@ public:
     size_t compiled = 0;            // CodeInstances with native code in this layer
     size_t calls_into_base = 0;     // direct calls from this layer to native code of the image
     size_t calls_through_runtime = 0;  // by jl_invoke: the callee has no native code
+    const bool chained;
 
 private:
     struct Code;
     const Image &image;
-    const bool chained;
     std::unique_ptr<Code> code;
     std::vector<pid_t> children;
     std::vector<std::string> objects;

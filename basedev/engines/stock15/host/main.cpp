@@ -42,6 +42,7 @@ JULIA_DEFINE_FAST_TLS()
 namespace {
 
 const off_t ELF_HEADER_ROOM = 64;
+const size_t WORTH_SPLITTING = 40;  // CodeInstances; below, the second process costs more than it saves
 
 double now() {
     timespec time;
@@ -281,7 +282,7 @@ public:
         json.close(']');
         if (obstacles.empty()) {
             Layer layer(image, true);
-            write_image(json, layer, delta->instances, world, directory, "delta", 1);
+            write_image(json, layer, delta->instances, world, directory, "delta");
         }
         json.key("invalidated").number((long long)delta->invalidated);
         json.key("inferred").number((long long)delta->inferred).key("timings");
@@ -304,7 +305,7 @@ public:
         Layer layer(image, false);
         Json json;
         json.open('{');
-        write_image(json, layer, instances, world, directory, "base", 2);
+        write_image(json, layer, instances, world, directory, "base");
         json.key("timings");
         timings.write(json);
         json.close('}');
@@ -415,13 +416,16 @@ private:
     }
 
     void write_image(Json &json, Layer &layer, jl_array_t *instances, size_t world, const std::string &directory,
-                     const char *name, int parts) {
+                     const char *name) {
         if (jl_array_len(instances)) {
             layer.generate(instances, world);
             timings.lap("generate");
-            layer.start_emission(directory, name, parts);
+            layer.start_emission(directory, name, layer.compiled > WORTH_SPLITTING ? 2 : 1);
         }
         ios_t *heap = jl_create_system_image(layer.description());
+        std::string missing = layer.chained ? image.what_is_missing(heap->buf) : "";
+        if (!missing.empty())
+            fail("the new heap lost " + missing + ", which kept native code uses");
         timings.lap("heap");
         std::string path = directory + "/heap.o";
         int file = open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644);

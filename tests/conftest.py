@@ -1,0 +1,122 @@
+"""What the tests share: the real Julia, a checkout of it to edit, and the real command line.
+
+Julia, the engine's host, the base image and bootstrapped compilers are in the user's cache directory, where they
+are made once. The images that tests build go to a cache of the run's own beside them and are gone afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from basedev import distribution
+from basedev.distribution import Distribution
+from basedev.newcheckout import make_checkout
+from basedev.storage import Storage, cache_root
+
+SHARED = ("julia", "hosts", "bases", "bootstrap")
+"""Kinds of entry that are slow to make and the same for every run."""
+
+
+@pytest.fixture(scope="session")
+def storage() -> Iterator[Storage]:
+    """A cache directory of this run, which has what is slow to make in common with the user's."""
+    root = cache_root() / f"test-run-{os.getpid()}"
+    root.mkdir(parents=True)
+    for kind in SHARED:
+        (cache_root() / kind).mkdir(exist_ok=True)
+        (root / kind).symlink_to(cache_root() / kind)
+    yield Storage(root)
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def julia() -> Distribution:
+    """The Julia in this user's cache directory, obtained if it is not there."""
+    return distribution.obtain(Storage())
+
+
+@dataclass
+class Bench:
+    """A checkout to edit, and basedev as its user runs it."""
+
+    root: Path
+    storage: Storage
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment that commands run in."""
+        depot = str(self.storage.root / "depot")
+        return {**os.environ, "BASEDEV_CACHE": str(self.storage.root), "JULIA_DEPOT_PATH": depot, "COLUMNS": "200"}
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replaces a text that stands exactly once in a source file."""
+        file = self.root / path
+        text = file.read_text()
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
+        file.write_text(text.replace(old, new))
+
+    def append(self, path: str, text: str) -> None:
+        """Adds a text at the end of a source file."""
+        with (self.root / path).open("a") as file:
+            file.write(text)
+
+    def basedev(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Runs the command line in the checkout."""
+        command = [sys.executable, "-m", "basedev", *words]
+        return subprocess.run(
+            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, **options
+        )
+
+    def json(self, *words: str) -> dict[str, Any]:
+        """The JSON object that a successful command prints."""
+        done = self.basedev("--json", *words)
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def chain(self) -> dict[str, Any]:
+        """Builds a chained image; fails where only a full rebuild would do."""
+        return self.json("build", "--no-full-rebuild")
+
+    def refusal(self) -> str:
+        """Why the present sources can't be chained."""
+        done = self.basedev("build", "--no-full-rebuild")
+        assert done.returncode == 3, f"{done.returncode}: {done.stderr}"
+        return done.stderr
+
+    def julia(self, image: str | Path, code: str) -> str:
+        """What a program prints on the stock Julia with an image, and nothing else loaded."""
+        command = [self.root / "usr/bin/julia", "-J", image, "--startup-file=no", "-e", code]
+        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def adopted(julia: Distribution, storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A checkout on which `basedev init` was run."""
+    made = make_checkout(tmp_path_factory.mktemp("checkouts") / "julia", Storage())
+    bench = Bench(made.path, storage)
+    done = bench.basedev("init")
+    assert done.returncode == 0, done.stderr
+    return bench
+
+
+@pytest.fixture
+def bench(adopted: Bench) -> Iterator[Bench]:
+    """The adopted checkout with its sources as they were, before and after; images are gone afterwards."""
+    yield adopted
+    git = ["git", "-C", str(adopted.root)]
+    subprocess.run([*git, "checkout", "-q", "--", "."], check=True)
+    subprocess.run([*git, "clean", "-fdq"], check=True)
+    for leftover in ("images", "staging"):
+        shutil.rmtree(adopted.storage.root / leftover, ignore_errors=True)
