@@ -51,9 +51,9 @@ def test_added_methods_and_functions(bench: Bench) -> None:
 
 def test_more_specific_method_takes_over(bench: Bench) -> None:
     # calls that native code makes of the general method must reach the new one
-    bench.append("base/strings/util.jl", '\nlpad(s::String, n::Int, p::String) = "taken over"\n')
+    bench.append("base/strings/util.jl", '\nlpad(s::String, n::Int, p::Char) = "taken over"\n')
     built = bench.chain()
-    assert bench.julia(built["image"], 'print(lpad("a", 3, " "), lpad("a", 3))') == "taken overtaken over"
+    assert bench.julia(built["image"], 'print(lpad("a", 3, ' '), lpad("a", 3))') == "taken overtaken over"
 
 
 def test_deleted_method(bench: Bench) -> None:

@@ -1,5 +1,7 @@
 #include "delta.h"
 
+#include "child.h"
+
 static jl_methtable_t *table_of(jl_method_instance_t *instance) {
     return jl_method_table_for(instance->specTypes);
 }
@@ -120,43 +122,115 @@ static std::string method_name(jl_method_t *method) {
     return module_text(method->module) + "." + jl_symbol_name(method->name);
 }
 
-void Delta::find_obstacles(const MethodChanges &changes, std::vector<Obstacle> &obstacles) const {
-    auto add = [&](const std::string &reason) { obstacles.push_back({reason}); };
-    auto has_code = [](jl_method_t *method) {
-        for (size_t i = 0; i < jl_svec_len(method->specializations); i++) {
-            auto *instance = (jl_method_instance_t *)jl_svecref(method->specializations, i);
-            if (instance && instance->cache)
-                return true;
-        }
+// What an argument of this type can have been in the base image, if that can be told: `Type{X}` is X, a singleton type
+// its instance; any type at all stands for every type of plain data without parameters that the image has (with
+// them there are 6,585, too many for pairs).
+static bool possible_arguments(jl_value_t *type, const std::vector<jl_value_t *> &plain_types,
+                               std::vector<jl_value_t *> &arguments) {
+    if (jl_is_type_type(type) && !jl_is_typevar(jl_tparam0(type)))
+        arguments.push_back(jl_tparam0(type));
+    else if (jl_is_datatype(type) && ((jl_datatype_t *)type)->instance)
+        arguments.push_back(((jl_datatype_t *)type)->instance);
+    else if (type == (jl_value_t *)jl_any_type || jl_is_type_type(unwrap(type)) ||
+             type == (jl_value_t *)jl_datatype_type)
+        arguments = plain_types;
+    else
         return false;
+    return true;
+}
+
+static jl_value_t *call_in_world(const std::vector<jl_value_t *> &call, size_t world) {
+    jl_value_t *volatile result = nullptr;
+    size_t before = jl_get_ptls_states()->world_age;
+    jl_get_ptls_states()->world_age = world;
+    JL_TRY {
+        result = jl_apply((jl_value_t **)call.data(), (uint32_t)call.size());
+    }
+    JL_CATCH {
+        result = nullptr;  // throwing is an answer too
+    }
+    jl_get_ptls_states()->world_age = before;
+    return result;
+}
+
+const size_t MOST_CALLS = 100000;  // of one method that are worth comparing
+
+std::string Delta::changed_pure_result(const std::vector<jl_method_instance_t *> &pure, size_t world) const {
+    if (pure.empty())
+        return "";
+    return in_child("comparing the results of @pure methods", [&]() -> std::string {
+        jl_gc_enable(0);
+        std::vector<jl_value_t *> plain_types;
+        for (jl_value_t *object : image.objects_of(jl_datatype_type)) {
+            auto *type = (jl_datatype_t *)object;
+            if (type->isconcretetype && type->isbitstype && type->size > 0 && jl_svec_len(type->parameters) == 0)
+                plain_types.push_back(object);
+        }
+        for (jl_method_instance_t *instance : pure) {
+            std::string name = method_name(instance->def.method);
+            std::string unknown = name + " is @pure and depends on the edit; what calls of it gave while the base image "
+                                         "was built can't be checked";
+            std::vector<std::vector<jl_value_t *>> arguments(jl_nparams(instance->specTypes));
+            size_t calls = 1;
+            for (size_t i = 0; i < arguments.size(); i++) {
+                if (!possible_arguments(jl_tparam(instance->specTypes, i), plain_types, arguments[i]))
+                    return unknown;
+                calls *= arguments[i].size();
+            }
+            if (calls > MOST_CALLS)
+                return unknown;
+            std::vector<jl_value_t *> call(arguments.size());
+            for (size_t n = 0; n < calls; n++) {
+                size_t rest = n;
+                for (size_t i = 0; i < call.size(); i++) {
+                    call[i] = arguments[i][rest % arguments[i].size()];
+                    rest /= arguments[i].size();
+                }
+                jl_value_t *then = call_in_world(call, since), *now = call_in_world(call, world);
+                if (then != now && !(then && now && jl_egal(then, now)))
+                    return name + " is @pure and gives another result after the edit: results of the old one are all "
+                                  "over the base image";
+            }
+        }
+        return "";
+    });
+}
+
+void Delta::find_obstacles(const MethodChanges &changes, size_t world, std::vector<Obstacle> &obstacles) const {
+    auto add = [&](const std::string &reason) { obstacles.push_back({reason}); };
+    std::vector<jl_method_instance_t *> pure;
+    auto for_each_specialization = [](jl_method_t *method, const std::function<void(jl_method_instance_t *)> &visit) {
+        for (size_t i = 0; i < jl_svec_len(method->specializations); i++)
+            if (jl_value_t *instance = jl_svecref(method->specializations, i))
+                visit((jl_method_instance_t *)instance);
     };
-    auto check = [&](jl_method_t *method) {
-        const char *name = jl_symbol_name(method->name);
-        if (method->pure)
-            add(method_name(method) + " is @pure: calls of it were evaluated while the base image was built");
-        if (name[0] == '@')
-            add(method_name(method) + " is a macro: what it expanded to is all over the base image");
-    };
-    for (jl_typemap_entry_t *entry : changes.added)
-        check(entry->func.method);
+    for (auto *entries : {&changes.added, &changes.ended})
+        for (jl_typemap_entry_t *entry : *entries)
+            if (jl_symbol_name(entry->func.method->name)[0] == '@')
+                add(method_name(entry->func.method) +
+                    " is a macro: what it expanded to is all over the base image");
     for (jl_typemap_entry_t *entry : changes.ended) {
-        check(entry->func.method);
-        if (belongs_to_compiler(entry->func.method->module) && has_code(entry->func.method))
-            add("Core.Compiler itself uses " + method_name(entry->func.method));
+        jl_method_t *method = entry->func.method;
+        for_each_specialization(method, [&](jl_method_instance_t *instance) {
+            if (instance->cache && belongs_to_compiler(method->module) && obstacles.empty())
+                add("Core.Compiler itself uses " + method_name(method));
+            if (method->pure)
+                pure.push_back(instance);
+        });
     }
     for (jl_code_instance_t *code : valid_inferred) {
-        jl_value_t *definition = code->def->def.value;
-        if (code->max_world == ALWAYS || !jl_is_method(definition))
+        if (code->max_world == ALWAYS || !jl_is_method(code->def->def.value))
             continue;
-        auto *method = (jl_method_t *)definition;
-        if (belongs_to_compiler(method->module))
+        jl_method_t *method = code->def->def.method;
+        if (belongs_to_compiler(method->module) && obstacles.empty())
             add("Core.Compiler itself uses what was edited, in " + method_name(method));
-        else if (method->pure)
-            add(method_name(method) + " is @pure and uses what was edited: calls of it were evaluated while the "
-                                      "base image was built");
-        else
-            continue;
-        return;  // one is enough
+        if (method->pure)
+            pure.push_back(code->def);
+    }
+    if (obstacles.empty()) {
+        std::string reason = changed_pure_result(pure, world);
+        if (!reason.empty())
+            add(reason);
     }
 }
 
@@ -165,7 +239,7 @@ std::vector<Obstacle> Delta::collect(size_t world) {
     for (jl_code_instance_t *code : valid_inferred)
         invalidated += code->max_world != ALWAYS;
     MethodChanges changes = method_changes(image, since);
-    find_obstacles(changes, obstacles);
+    find_obstacles(changes, world, obstacles);
     if (!obstacles.empty())
         return obstacles;
     list_invalidated(changes, world);

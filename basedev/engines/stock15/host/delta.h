@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-// A CodeInstance of Core.Compiler, of a pure method, or of a generator that the edit reaches: what the compiler
-// did with it while the image was built can't be found out and undone, so only a full rebuild is right.
+// What the edit reaches and evaluating definitions does not redo, so that only a full rebuild is right: a macro, code
+// of Core.Compiler, a @pure method.
 struct Obstacle {
     std::string reason;
 };
@@ -36,5 +36,9 @@ private:
     void list_invalidated(const MethodChanges &changes, size_t world);
     void list_new(size_t world);
     void infer(size_t from, size_t world);
-    void find_obstacles(const MethodChanges &changes, std::vector<Obstacle> &obstacles) const;
+    void find_obstacles(const MethodChanges &changes, size_t world, std::vector<Obstacle> &obstacles) const;
+    // Calls of @pure methods were evaluated while code was inferred, and leave no trace but their results. Whether
+    // these methods, for the arguments that they were called with, still give the results of the base image.
+    // Empty if so, else the reason why not.
+    std::string changed_pure_result(const std::vector<jl_method_instance_t *> &pure, size_t world) const;
 };

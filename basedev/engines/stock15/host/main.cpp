@@ -19,6 +19,7 @@
 //   delete MODULE NAME SIGNATURE       (lengths) ends the method with this signature (type_text)
 //   move FILE FROM TO BY               (length, three numbers) methods defined in these lines are BY further down
 #include "bindings.h"
+#include "child.h"
 #include "delta.h"
 #include "evaluate.h"
 #include "json.h"
@@ -34,7 +35,6 @@
 #include <sstream>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 JULIA_DEFINE_FAST_TLS()
@@ -125,20 +125,6 @@ void answer(const Json &json) {
     write_all(answers, json.text.data(), json.text.size());
 }
 
-// The JIT writes code through a descriptor of /proc/self/mem that it opened once (src/cgmemmgr.cpp,
-// init_self_mem). After a fork that is still the parent's memory: the child would write there.
-void own_memory_after_fork() {
-    int fresh = open("/proc/self/mem", O_RDWR | O_SYNC | O_CLOEXEC);
-    for (int file = 3; file < 256; file++) {
-        char name[64], target[64];
-        snprintf(name, sizeof name, "/proc/self/fd/%d", file);
-        ssize_t length = readlink(name, target, sizeof target);
-        if (file != fresh && length > 4 && !memcmp(target + length - 4, "/mem", 4))
-            dup3(fresh, file, O_CLOEXEC);
-    }
-    close(fresh);
-}
-
 struct Step {
     enum Kind { EVALUATE, DELETE, MOVE } kind;
     long line = 0, to = 0, by = 0;
@@ -217,37 +203,18 @@ public:
         answer(json);
     }
 
-    // The child has everything the host has, so what the steps do there they would do here.
     void trial(const std::vector<Step> &steps) {
-        int ends[2];
-        if (pipe(ends))
-            fail("cannot make a pipe");
-        pid_t child = fork();
-        if (child < 0)
-            fail("cannot start a process for a trial");
-        if (child == 0) {
-            prctl(PR_SET_PDEATHSIG, SIGKILL);
-            own_memory_after_fork();
-            close(ends[0]);
-            answers = ends[1];
-            apply(steps);
-            _exit(0);
-        }
-        close(ends[1]);
         Json json;
-        char buffer[1 << 16];
-        for (ssize_t got; (got = read(ends[0], buffer, sizeof buffer)) != 0;)
-            if (got > 0)
-                json.text.append(buffer, (size_t)got);
-        close(ends[0]);
-        int status;
-        waitpid(child, &status, 0);
-        if (status)
-            fail("evaluating the definitions ended the process (status " + std::to_string(status) + ")");
-        write_all(answers, json.text.data(), json.text.size());  // it has its length in front already
+        json.raw(in_child("evaluating the definitions", [&] { return applied(steps).text; }));
+        answer(json);
     }
 
     void apply(const std::vector<Step> &steps) {
+        answer(applied(steps));
+        timings.lap("evaluate");
+    }
+
+    Json applied(const std::vector<Step> &steps) {
         QuietLogging quiet;
         BindingSnapshot names(image);
         size_t world_before = jl_get_world_counter();
@@ -265,8 +232,7 @@ public:
         json.key("names");
         names.write_changes(json);
         json.close('}');
-        answer(json);
-        timings.lap("evaluate");
+        return json;
     }
 
     void compile(const std::string &directory) {

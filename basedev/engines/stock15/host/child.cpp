@@ -1,0 +1,67 @@
+#include "child.h"
+
+#include "image.h"
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+// The JIT writes code through a descriptor of /proc/self/mem that it opened once (src/cgmemmgr.cpp,
+// init_self_mem). After a fork that is still the parent's memory: the child would write there.
+static void own_memory_after_fork() {
+    int fresh = open("/proc/self/mem", O_RDWR | O_SYNC | O_CLOEXEC);
+    for (int file = 3; file < 256; file++) {
+        char name[64], target[64];
+        snprintf(name, sizeof name, "/proc/self/fd/%d", file);
+        ssize_t length = readlink(name, target, sizeof target);
+        if (file != fresh && length > 4 && !memcmp(target + length - 4, "/mem", 4))
+            dup3(fresh, file, O_CLOEXEC);
+    }
+    close(fresh);
+}
+
+std::string in_child(const std::string &doing, const std::function<std::string()> &work) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC))
+        fail("cannot make a pipe");
+    pid_t parent = getpid(), child = fork();
+    if (child < 0)
+        fail("cannot start a process for " + doing);
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+            _exit(1);
+        own_memory_after_fork();
+        close(ends[0]);
+        std::string result = work();
+        for (size_t sent = 0; sent < result.size();) {
+            ssize_t wrote = write(ends[1], result.data() + sent, result.size() - sent);
+            if (wrote > 0)
+                sent += (size_t)wrote;
+            else if (errno != EINTR)
+                _exit(1);
+        }
+        _exit(0);
+    }
+    close(ends[1]);
+    std::string result;
+    char buffer[1 << 16];
+    for (ssize_t got; (got = read(ends[0], buffer, sizeof buffer)) != 0;) {
+        if (got > 0)
+            result.append(buffer, (size_t)got);
+        else if (errno != EINTR)
+            break;
+    }
+    close(ends[0]);
+    int status;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (status)
+        fail(doing + " ended its process (status " + std::to_string(status) + ")");
+    return result;
+}
