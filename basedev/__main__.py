@@ -1,7 +1,22 @@
-"""`python -m basedev`."""
+"""`basedev`, and `python -m basedev`."""
+
+from __future__ import annotations
 
 import sys
 
-from .cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Runs the command line; before that, what can go wrong while it is loaded. Returns the exit code."""
+    try:
+        from .cli import main as command_line
+    except KeyboardInterrupt:
+        return 130
+    except ImportError as error:
+        reason = str(error).splitlines()[0]
+        print(f"basedev: git or a Python package that basedev needs is not installed: {reason}", file=sys.stderr)
+        return 3
+    return command_line()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,7 +9,7 @@ from pathlib import Path
 import git
 
 from . import usrtree
-from .distribution import Distribution
+from .distribution import MULTIARCH, Distribution
 from .errors import SetupError, UsageError
 from .sources import Sources
 
@@ -26,6 +26,8 @@ class Checkout:
     def find(cls, start: Path) -> Checkout:
         """The checkout that `start` is in. Raises UsageError when it is in none."""
         start = start.absolute()
+        if not start.is_dir():
+            raise UsageError(f"{start} is no directory: name a Julia checkout with -C")
         for directory in (start, *start.parents):
             if (directory / "base/Base.jl").is_file() and (directory / "stdlib").is_dir():
                 return cls(directory)
@@ -39,8 +41,12 @@ class Checkout:
         """The program. Raises SetupError when the checkout has none."""
         program = self.root / "usr/bin/julia"
         if not program.is_file():
-            raise SetupError(f"{self.root} has no usr/bin/julia: run tools/julia-checkout {self.root}")
+            raise SetupError(f"{self.root} has no usr/bin/julia: {self._remedy}")
         return program
+
+    @property
+    def _remedy(self) -> str:
+        return f"remove its usr/, if there is one, and run tools/julia-checkout {self.root}"
 
     @cached_property
     def distribution(self) -> Distribution:
@@ -48,19 +54,29 @@ class Checkout:
 
         Raises SetupError when it is missing, or is another than this version of basedev knows.
         """
-        origin = usrtree.read_origin(self.root)
+        try:
+            written = (self.root / "VERSION").read_text(errors="replace").strip().partition("\n")[0]
+        except OSError:
+            written = "of no known version (there is no file VERSION)"
+        origin = usrtree.read_origin(self.root) if written == SUPPORTED else None
+        version = origin.julia_version if origin else written
+        if version != SUPPORTED:
+            raise SetupError(
+                f"{self.root} is Julia {version}; this engine is for Julia {SUPPORTED}: "
+                "make a checkout of that with tools/julia-checkout"
+            )
         if origin is None:
             raise SetupError(
                 f"{self.root} has no Julia that basedev knows (usr/share/basedev/origin.json is missing): "
-                f"run tools/julia-checkout {self.root}"
+                f"{self._remedy}"
             )
-        written = (self.root / "VERSION").read_text().strip() if (self.root / "VERSION").exists() else "unknown"
-        for version in (origin.julia_version, written):
-            if version != SUPPORTED:
-                raise SetupError(f"{self.root} is Julia {version}; this engine is for Julia {SUPPORTED}")
         if not origin.prefix.is_dir():
-            raise SetupError(f"{origin.prefix} is gone: run tools/julia-checkout {self.root} to get it again")
-        return Distribution.load(origin.prefix)
+            raise SetupError(f"{origin.prefix} is gone: {self._remedy} to get it again")
+        distribution = Distribution.load(origin.prefix)
+        for name in ("bin/julia", f"lib/{MULTIARCH}/libjulia.so.1"):
+            if not _same_size(self.root / "usr" / name, distribution.prefix / "usr" / name):
+                raise SetupError(f"{self.root / 'usr' / name} is not that of Julia {SUPPORTED}: {self._remedy}")
+        return distribution
 
     @property
     def shipped_sysimage(self) -> Path:
@@ -76,10 +92,17 @@ class Checkout:
         """The commit that is checked out; None outside git or before the first commit."""
         try:
             return str(git.Repo(self.root, search_parent_directories=False).head.commit.hexsha)
-        except (git.InvalidGitRepositoryError, git.NoSuchPathError, ValueError):
+        except (git.GitError, OSError, ValueError):
             return None
 
     @property
     def base_record(self) -> Path:
         """Where `init` notes the base image of this checkout; git ignores `usr/`."""
         return self.root / "usr/share/basedev/base.json"
+
+
+def _same_size(one: Path, other: Path) -> bool:
+    try:
+        return one.stat().st_size == other.stat().st_size
+    except OSError:
+        return False

@@ -7,16 +7,21 @@ Exit codes: 0 done; 1 the edited sources are at fault, or tests failed; 2 usage;
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from . import __version__
 from .checkout import Checkout
 from .config import ENGINES, Config, load_config
-from .errors import BasedevError, NeedsFullRebuild, SetupError, UsageError
-from .storage import Storage, disk_errors
-from .terminal import Terminal
+from .errors import BasedevError, InternalError, NeedsFullRebuild, SetupError, UsageError
+from .storage import Storage
+from .terminal import OutputError, Terminal
 from .workflows.build import CHAINED, FULL, Builder, Result
 from .workflows.initialise import initialise
 from .workflows.run import become_julia, run_julia
@@ -27,7 +32,8 @@ INTERRUPTED = 130
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(f"{message}; see {self.prog} --help")
+        hint = " (those for julia come after --)" if message.startswith("unrecognized arguments") else ""
+        raise UsageError(f"{message}{hint}; see {self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,23 +78,40 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal can't show is no failure
     terminal = Terminal(as_json="--json" in words[: words.index("--") if "--" in words else None])
     try:
-        options = _parser().parse_args(words)
-        with disk_errors("go on"):
-            return _run(options, terminal)
-    except BasedevError as error:
-        terminal.error(error)
-        return error.exit_code
+        return _run(_parser().parse_args(words), terminal)
     except KeyboardInterrupt:
-        terminal.message("interrupted; nothing was changed")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with suppress(OutputError):
+            terminal.interrupted()
         return INTERRUPTED
+    except OutputError as problem:
+        # What could not be written is not to be tried again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        error: BasedevError = SetupError(f"the result can't be written to standard output: {problem.strerror}")
+    except BasedevError as problem:
+        error = problem
+    except OSError as problem:
+        where = f"{problem.filename}: " if problem.filename else ""
+        error = SetupError(f"cannot go on: {where}{problem.strerror or problem}")
+    except Exception as problem:
+        what = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        error = InternalError(
+            f"a defect of basedev: {what}; please report it with what follows", traceback.format_exc()
+        )
+    with suppress(OutputError):
+        terminal.error(error)
+    return error.exit_code
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     checkout = Checkout.find(options.directory)
     config = load_config(checkout.root)
     storage = Storage()
+    storage.sweep()
     if options.command == "init":
         with terminal.steps() as steps:
             base = initialise(checkout, storage, steps)

@@ -43,8 +43,10 @@ def _merge(config: Config, path: Path) -> Config:
             data = tomli.load(file)
     except FileNotFoundError:
         return config
-    except (OSError, tomli.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} can't be read: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML file: {error}") from error
     known = {field.name.replace("_", "-"): field for field in fields(Config)}
     table = data.pop("basedev", {})
     if data or not isinstance(table, dict):

@@ -111,7 +111,7 @@ def write_tables(path: Path, tables: ImageTables, heap_size: int) -> None:
 def linker() -> str:
     """The fastest linker on this machine, by the name that `-fuse-ld=` takes. Raises SetupError if none."""
     for name in LINKERS:
-        if shutil.which(f"ld.{name}") or shutil.which(name):
+        if shutil.which(f"ld.{name}"):
             return name
     raise SetupError("no linker found; install the package binutils (or, faster, mold or lld)")
 
@@ -135,12 +135,13 @@ def link_image(
     elf.finish_data_object(heap, "jl_system_image_data")
     source, tables_object = workdir / "tables.s", workdir / "tables.o"
     write_tables(source, tables, heap_size)
-    process.run(["as", source, "-o", tables_object], log=log)
+    temporary = {"TMPDIR": str(workdir)}  # where nothing is left behind by one that is killed
+    process.run(["as", source, "-o", tables_object], env=temporary, log=log)
     exports = workdir / "exports.map"
     exports.write_text("{ global: jl_*; local: *; };\n")
     command: list[str | Path] = ["gcc", "-shared", "-nostdlib", f"-fuse-ld={linker()}"]
     command += [f"-Wl,--version-script={exports}", "-Wl,-z,noexecstack", "-Wl,--build-id=none", "-o", output]
     command += [*objects, tables_object, heap, libjulia, "-lm", "-lc", "-lgcc_s"]
-    process.run(command, log=log)
+    process.run(command, env=temporary, log=log)
     if not output.exists():
         raise InternalError(f"the linker made no {output.name}")

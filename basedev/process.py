@@ -1,7 +1,8 @@
 """Running other programs: quietly, with a log, and never outliving basedev.
 
-Children get SIGKILL from the kernel when basedev dies (PR_SET_PDEATHSIG), so that a killed build
-leaves nothing running. Output is kept for the message in case of failure.
+A program and all that it starts in turn (a compiler driver's linker) are a process group of their own. It is killed
+when basedev is interrupted, and by a watcher when basedev itself is killed. Output is kept for the message in case of
+failure.
 """
 
 from __future__ import annotations
@@ -10,15 +11,31 @@ import ctypes
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from .errors import InternalError, SetupError
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
+
+PACKAGES = {"as": "binutils", "gcc": "gcc", "g++": "g++", "git": "git"}
+"""Where programs come from that a small system may lack."""
+
+WATCHER = 'read -r end; kill -9 -- "-$1"'
+"""For sh: its standard input is a pipe that ends when basedev is gone."""
+
+FULL_DISK = (
+    *("No space left on device", "Disk quota exceeded", "File too large", "File size limit exceeded", "Disk full?"),
+    "ld terminated with signal 7 ",  # lld, writing through a mapping
+)
+"""What programs say when there is no room for what they write."""
+
+_groups: set[int] = set()
 
 
 def die_with_parent() -> None:
@@ -36,47 +53,96 @@ def run(
     """Runs a program to its end and returns what it printed (both streams).
 
     `env` is added to the environment. With `log`, the output is appended there as it comes.
-    Raises SetupError when the program does not exist, InternalError when it fails, with the end
-    of its output as detail.
+    Raises SetupError when the program does not exist or the disk is full, InternalError when it fails in another
+    way, with the end of its output as detail.
     """
     words = [os.fspath(word) for word in command]
-    merged = {**os.environ, **env} if env else None
-    try:
-        if log is None:
-            done = subprocess.run(
-                words,
-                cwd=cwd,
-                env=merged,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent,
-                check=False,
-            )
-            output = done.stdout.decode(errors="replace")
-        else:
-            with log.open("ab") as file:
-                begin = file.tell()
-                done = subprocess.run(
-                    words,
-                    cwd=cwd,
-                    env=merged,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    preexec_fn=die_with_parent,
-                    check=False,
-                )
-            with log.open("rb") as file:
-                file.seek(begin)
-                output = file.read().decode(errors="replace")
-    except FileNotFoundError as error:
-        raise SetupError(f"{words[0]} is not installed or not found") from error
-    if done.returncode:
-        how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"exited with {done.returncode}"
-        tail = "\n".join(output.splitlines()[-30:])
-        raise InternalError(f"{Path(words[0]).name} {how}", tail)
+    with log.open("a+b") if log else tempfile.TemporaryFile() as file:
+        begin = file.seek(0, os.SEEK_END)
+        status = _run(words, cwd, {**os.environ, **env} if env else None, file)
+        file.seek(begin)
+        output = file.read().decode(errors="replace")
+    if status:
+        raise _failure(Path(words[0]).name, status, output)
     return output
+
+
+def end_all() -> None:
+    """Kills every program that `run` is running, for threads that wait for one."""
+    for group in list(_groups):
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def full_disk(output: str, status: int = 0) -> SetupError | None:
+    """The error for a program's failure when a full disk is its reason."""
+    said = [line for line in output.splitlines() if any(text in line for text in FULL_DISK)]
+    if status == -signal.SIGXFSZ:
+        said.append("File too large")
+    remedy = "free some space, or set BASEDEV_CACHE to a directory on another"
+    return SetupError(f"the disk is full ({said[-1].strip()}): {remedy}") if said else None
+
+
+def how_it_ended(status: int) -> str:
+    """An exit status in words."""
+    if status != -signal.SIGKILL:
+        return f"was killed by signal {-status}" if status < 0 else f"exited with {status}"
+    return "was killed by signal 9 (is there enough memory?)"
+
+
+def _run(words: list[str], cwd: Path | None, env: Mapping[str, str] | None, output: IO[bytes]) -> int:
+    try:
+        running = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        if error.filename != words[0]:
+            raise
+        package = PACKAGES.get(Path(words[0]).name)
+        remedy = f": install the package {package} and retry" if package else ""
+        raise SetupError(f"{words[0]} can't be run: {error.strerror}{remedy}") from error
+    _groups.add(running.pid)
+    try:
+        with _watcher(running.pid):
+            return running.wait()
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        raise
+    finally:
+        _groups.discard(running.pid)
+
+
+@contextmanager
+def _watcher(group: int) -> Iterator[None]:
+    """While it lasts, the process group is killed as soon as this process is gone."""
+    watcher = subprocess.Popen(
+        ["sh", "-c", WATCHER, "sh", str(group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        watcher.kill()
+        watcher.wait()
+        assert watcher.stdin is not None
+        watcher.stdin.close()
+
+
+def _failure(program: str, status: int, output: str) -> SetupError | InternalError:
+    tail = "\n".join(output.splitlines()[-30:])
+    return full_disk(output, status) or InternalError(f"{program} {how_it_ended(status)}", tail)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ what has to be deleted.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,12 @@ from . import signatures
 from .errors import NeedsFullRebuild, UserCodeError
 from .revision import Definition, Delete, Evaluate, Move, Revision, Step
 from .sources import ChangeSet, Sources
-from .syntax import Statement, contains, describe, only_defines_methods, statements
+from .syntax import Statement, contains, describe, documented, may_define, only_defines_methods, statements
+
+COMPILER = "Core.Compiler"
+
+OldMethod = tuple[str, Statement, dict[str, Any]]
+"""A method of the base image: its source file, the statement that defined it, and what the host tells of it."""
 
 
 class Evaluator(Protocol):
@@ -26,7 +31,7 @@ class Evaluator(Protocol):
     def parse(self, text: bytes) -> list[dict[str, Any]]:
         """The statements of a source text."""
 
-    def trial(self, steps: list[Step]) -> dict[str, Any]:
+    def trial(self, steps: Sequence[Step]) -> dict[str, Any]:
         """What evaluating the steps would do."""
 
 
@@ -40,11 +45,16 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Replacement:
-    """A statement that is new in a file, and the old ones of the same name that it stands for, if any."""
+    """A statement that is new in a file, or whose documentation is."""
 
     path: str
     statement: Statement
     only_documentation: bool = False
+
+    @property
+    def text(self) -> str:
+        """What to evaluate."""
+        return self.statement.only_documentation() if self.only_documentation else self.statement.text
 
 
 @dataclass
@@ -86,73 +96,67 @@ def revise(
     old: Sources,
     new: Sources,
     files: Mapping[str, SourceFile],
-    compiler_files: frozenset[str],
     evaluator: Evaluator,
 ) -> Revision:
     """The revision from the sources of a base image to others.
 
-    `files` are the files in the image by path, `compiler_files` those that Core.Compiler is made of. Raises
+    `files` are the files in the image by path. Raises
     UserCodeError when the new sources do not parse or fail to evaluate, NeedsFullRebuild with the reason when
     evaluating definitions would not give what a rebuild gives.
     """
     changes = ChangeSet.between(old, new)
     differences = _differences(changes, old, new, files, evaluator)  # before any reason: errors come first
-    _check_files(changes, files, compiler_files)
+    _check_files(changes, files)
     for path, difference in differences.items():
-        for statement in (
-            *difference.removed,
-            *(r.statement for r in difference.evaluated if not r.only_documentation),
-        ):
-            if not only_defines_methods(statement.tree):
-                raise NeedsFullRebuild(f"{describe(statement.tree)} in {path}:{statement.line} can't be chained yet")
-
+        _check_statements(path, files[path], difference)
     gone = [
         (path, statement, step)
         for path, difference in differences.items()
         for statement in difference.removed
-        for step in _steps(files[path], path, statement, statement.text)
+        for step in _steps(files[path], statement, statement.text)
     ]
     evaluated = [
         (replacement, step)
         for path, difference in differences.items()
         for replacement in difference.evaluated
-        for step in _steps(
-            files[path],
-            path,
-            replacement.statement,
-            replacement.statement.only_documentation()
-            if replacement.only_documentation
-            else replacement.statement.text,
-        )
-        # Core.Compiler has no documentation (its `@doc` leaves the definition alone)
-        if not (replacement.only_documentation and step.module == "Core.Compiler")
+        for step in _steps(files[path], replacement.statement, replacement.text)
+        if not (replacement.only_documentation and step.module.startswith(COMPILER))
     ]
-    before = _methods_of_removed(gone, files, evaluator)
+    before = _methods_of_removed(gone, evaluator)
     after = evaluator.trial([step for _, step in evaluated]) if evaluated else {"defined": [], "names": []}
     _check_evaluation(after, evaluated)
-
-    defined = {method["signature"]: method for method in after["defined"]}
     for method in after["defined"]:
         replaced = method["replaces"]
         if replaced and "#" not in method["name"] and method["signature"] not in before:
-            raise NeedsFullRebuild(
-                f"{signatures.pretty(method['signature'])} is defined a second time, in "
-                f"{replaced['file']}:{replaced['line']}: which of the two holds depends on their order"
-            )
-    deleted = [
-        (path, statement, method) for signature, (path, statement, method) in before.items() if signature not in defined
-    ]
-    deletes = [Delete(m["module"], m["name"], m["signature"]) for _, _, m in deleted]
-    for path, statement, method in deleted:
-        if statement.documentation is not None:
-            raise NeedsFullRebuild(f"{signatures.pretty(method['signature'])} in {path} was deleted with its docstring")
-    moves = [
-        Move(files[path].name, *move) for path, difference in differences.items() for move in _merge(difference.moves)
-    ]
+            raise _defined_twice(replaced)
+    defined = {method["signature"] for method in after["defined"]}
+    deleted = [methods for signature, methods in before.items() if signature not in defined]
+    if deleted:
+        _check_deleted(deleted, old, differences, files, evaluator)
     return Revision(
-        (*(step for _, step in evaluated), *deletes, *moves),
+        (
+            *(step for _, step in evaluated),
+            *(Delete(method["module"], method["name"], method["signature"]) for _, _, method in deleted),
+            *(Move(files[path].name, *move) for path in differences for move in _merge(differences[path].moves)),
+        ),
         tuple(_definitions(evaluated, after, before, deleted)),
     )
+
+
+def _check_statements(path: str, file: SourceFile, difference: FileDifference) -> None:
+    """Raises NeedsFullRebuild unless the difference is one of methods and of documentation that stays or is new."""
+    if file.modules == ("Core",) and (difference.removed or difference.evaluated):
+        raise NeedsFullRebuild(f"{path} is the Core module, with which everything begins")
+    if file.modules == (COMPILER,) and (difference.removed or difference.evaluated):
+        raise NeedsFullRebuild(f"{path} is a part of Core.Compiler, by which everything is compiled")
+    defining = [replacement.statement for replacement in difference.evaluated if not replacement.only_documentation]
+    for statement in (*difference.removed, *defining):
+        if not only_defines_methods(statement.tree):
+            raise NeedsFullRebuild(f"{describe(statement.tree)} in {path}:{statement.line} can't be chained yet")
+    kept = {(one.inside, documented(one.tree)) for one in defining if one.documentation is not None}
+    for statement in difference.removed:
+        if statement.documentation is not None and (statement.inside, documented(statement.tree)) not in kept:
+            raise NeedsFullRebuild(f"the docstring of {describe(statement.tree)} in {path} is gone")
 
 
 def _differences(
@@ -175,12 +179,8 @@ def _differences(
     return found
 
 
-def _check_files(changes: ChangeSet, files: Mapping[str, SourceFile], compiler_files: frozenset[str]) -> None:
+def _check_files(changes: ChangeSet, files: Mapping[str, SourceFile]) -> None:
     for path in changes.paths:
-        if path in compiler_files and path not in files:
-            raise NeedsFullRebuild(f"{path} is a part of Core.Compiler, by which everything is compiled")
-        if path == "base/boot.jl":
-            raise NeedsFullRebuild("base/boot.jl is the Core module, with which everything begins")
         if path.endswith("Project.toml"):
             raise NeedsFullRebuild(f"{path} changed: it tells which packages a standard library may load")
     for path in changes.deleted:
@@ -188,12 +188,16 @@ def _check_files(changes: ChangeSet, files: Mapping[str, SourceFile], compiler_f
             raise NeedsFullRebuild(f"{path} was deleted")
 
 
-def _steps(file: SourceFile, path: str, statement: Statement, text: str) -> Iterator[Evaluate]:
+def _steps(file: SourceFile, statement: Statement, text: str) -> Iterator[Evaluate]:
+    """The evaluation of a statement in each module that includes its file."""
     for module in file.modules:
-        line = statement.line
-        if module == "Core.Compiler" and statement.documentation is not None:
-            text, line = statement.text[statement.definition_at :], statement.definition_line
-        yield Evaluate(_full_module(module, statement.inside), file.name, line, text)
+        inside = _full_module(module, statement.inside)
+        if module == COMPILER and statement.documentation is not None:
+            # Core.Compiler has no documentation (its `@doc` leaves the definition alone)
+            definition = statement.text[statement.definition_at :]
+            yield Evaluate(inside, file.name, statement.definition_line, definition)
+        else:
+            yield Evaluate(inside, file.name, statement.line, text)
 
 
 def _full_module(module: str, inside: tuple[str, ...]) -> str:
@@ -203,9 +207,7 @@ def _full_module(module: str, inside: tuple[str, ...]) -> str:
     return ".".join((module, *inside))
 
 
-def _methods_of_removed(
-    gone: list[tuple[str, Statement, Evaluate]], files: Mapping[str, SourceFile], evaluator: Evaluator
-) -> dict[str, tuple[str, Statement, dict[str, Any]]]:
+def _methods_of_removed(gone: list[tuple[str, Statement, Evaluate]], evaluator: Evaluator) -> dict[str, OldMethod]:
     """By signature: the methods of the base image that statements which are gone had defined."""
     if not gone:
         return {}
@@ -221,12 +223,42 @@ def _methods_of_removed(
         if replaced is None or ("#" in method["name"] and not method["name"].endswith("##kw")):
             continue  # a name that the compiler made: the old one is not found again under it
         if replaced["file"] == step.file and not statement.line <= replaced["line"] <= statement.last_line:
-            raise NeedsFullRebuild(
-                f"{signatures.pretty(method['signature'])} is defined a second time, in "
-                f"{replaced['file']}:{replaced['line']}: which of the two holds depends on their order"
-            )
+            raise _defined_twice(replaced)
         methods[method["signature"]] = (path, statement, replaced)
     return methods
+
+
+def _check_deleted(
+    deleted: list[OldMethod],
+    old: Sources,
+    differences: Mapping[str, FileDifference],
+    files: Mapping[str, SourceFile],
+    evaluator: Evaluator,
+) -> None:
+    """Raises NeedsFullRebuild when a statement that stays defines a deleted method too: a rebuild would have that."""
+    names = {method["name"].removesuffix("##kw") for _, _, method in deleted}
+    others: list[Evaluate] = []
+    for path, file in files.items():
+        text = old.contents[path]
+        if not any(name.encode() in text for name in names):
+            continue
+        gone = {statement.line for statement in differences[path].removed} if path in differences else set()
+        for statement in statements(evaluator.parse(text), text, path):
+            if statement.line in gone or not only_defines_methods(statement.tree):
+                continue
+            if any(may_define(statement.tree, name) for name in names):
+                others += _steps(file, statement, statement.text)
+    signatures_gone = {method["signature"] for _, _, method in deleted}
+    for method in evaluator.trial(others)["defined"] if others else ():
+        if method["signature"] in signatures_gone:
+            raise _defined_twice(method)
+
+
+def _defined_twice(method: Mapping[str, Any]) -> NeedsFullRebuild:
+    return NeedsFullRebuild(
+        f"{signatures.pretty(method['signature'])} is defined a second time, in {method['file']}:{method['line']}: "
+        "which of the two holds depends on their order"
+    )
 
 
 def _check_evaluation(result: dict[str, Any], evaluated: list[tuple[Replacement, Evaluate]]) -> None:
@@ -243,7 +275,7 @@ def _check_evaluation(result: dict[str, Any], evaluated: list[tuple[Replacement,
 
 def _check_names(names: list[dict[str, Any]], path: str) -> None:
     for name in names:
-        if name["module"].startswith("Core.Compiler") and name["kind"] == "global":
+        if name["module"].startswith(COMPILER) and name["kind"] == "global":
             continue  # inference counts in globals of its own
         if not (name["kind"] == "function" and name["new"]):
             raise NeedsFullRebuild(f"{path} changes the {name['kind']} {name['module']}.{name['name']}")
@@ -267,21 +299,19 @@ def _definitions(
     evaluated: list[tuple[Replacement, Evaluate]],
     after: dict[str, Any],
     before: Mapping[str, Any],
-    deleted: list[tuple[str, Statement, dict[str, Any]]],
+    deleted: list[OldMethod],
 ) -> Iterator[Definition]:
-    seen: Counter[tuple[str, str]] = Counter()
     for method in after["defined"]:
-        if "#" in method["name"]:
-            continue
         replacement, step = evaluated[method["step"]]
+        if "#" in method["name"] or step.module.startswith(COMPILER):
+            continue  # a name of the compiler's making; a file that Core.Compiler shares is told as Base's
         what = signatures.pretty(method["signature"])
         change = "modified" if method["signature"] in before else "added"
-        seen[replacement.path, replacement.statement.text] += 1
         yield Definition(what, replacement.path, method["line"], change)
     for replacement, step in evaluated:
         if replacement.only_documentation:
             what = f"{step.module}.{describe(replacement.statement.tree).removeprefix('method ')}"
             yield Definition(what, replacement.path, replacement.statement.line, "documented")
     for path, _, method in deleted:
-        if "#" not in method["name"]:
+        if "#" not in method["name"] and not method["module"].startswith(COMPILER):
             yield Definition(signatures.pretty(method["signature"]), path, method["line"], "deleted")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from .errors import SetupError
 from .storage import digest_of
 
 
@@ -27,15 +29,16 @@ def library_sources(library: Path) -> Iterator[str]:
         yield "Project.toml"
     for path in sorted(library.rglob("*.jl")):
         relative = path.relative_to(library)
-        if relative.parts[0] not in ("test", "docs"):
+        if relative.parts[0] not in ("test", "docs") and path.is_file():
             yield relative.as_posix()
 
 
 def source_paths(root: Path) -> Iterator[str]:
     """The files of a tree that can be part of its image, relative to it: `base/**/*.jl`, and the standard
-    libraries' sources."""
+    libraries' sources. Dangling links, by which some editors mark a file that is being edited, are none."""
     for path in sorted((root / "base").rglob("*.jl")):
-        yield path.relative_to(root).as_posix()
+        if path.is_file():
+            yield path.relative_to(root).as_posix()
     for library in sorted((root / "stdlib").iterdir()):
         for name in library_sources(library):
             yield f"stdlib/{library.name}/{name}"
@@ -66,8 +69,17 @@ class Sources:
 
     @classmethod
     def read(cls, root: Path) -> Sources:
-        """The sources as they are in a tree now. A file that is edited later does not change them."""
-        contents = {path: (root / path).read_bytes() for path in source_paths(root)}
+        """The sources as they are in a tree now. A file that is edited later does not change them.
+
+        Raises SetupError when a file can't be read.
+        """
+        contents = {}
+        try:
+            for path in source_paths(root):
+                with suppress(FileNotFoundError):  # deleted since the directory was read
+                    contents[path] = (root / path).read_bytes()
+        except OSError as error:
+            raise SetupError(f"{error.filename} can't be read ({error.strerror}): make it readable") from error
         return cls({path: blob_id(data) for path, data in contents.items()}, contents)
 
     @cached_property

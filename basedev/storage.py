@@ -14,8 +14,8 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import SetupError
@@ -27,8 +27,12 @@ def cache_root() -> Path:
     """The cache directory of this user. It need not exist yet."""
     if chosen := os.environ.get("BASEDEV_CACHE"):
         return Path(chosen).absolute()
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg else Path.home() / ".cache").absolute() / "basedev"
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg).absolute() / "basedev"
+    try:
+        return Path.home().absolute() / ".cache/basedev"
+    except RuntimeError as error:
+        raise SetupError("there is no home directory for the cache; set BASEDEV_CACHE to a directory") from error
 
 
 def file_digest(path: Path) -> str:
@@ -52,13 +56,16 @@ def digest_of(*parts: str | bytes) -> str:
 
 @contextmanager
 def disk_errors(doing: str) -> Iterator[None]:
-    """Turns the system's errors about a full or read-only disk into one line that says what to do."""
+    """Turns the system's errors about the cache directory's disk into one line that says what to do."""
     try:
         yield
     except OSError as error:
         remedies = {
             errno.ENOSPC: "the disk is full; free some space, or set BASEDEV_CACHE to a directory on another",
             errno.EDQUOT: "the disk quota is used up; free some space, or set BASEDEV_CACHE to another disk",
+            errno.EFBIG: "the file is larger than is allowed; raise the limit (ulimit -f) or set BASEDEV_CACHE to"
+            " another disk",
+            errno.EIO: "the disk has an error; set BASEDEV_CACHE to a directory on another",
             errno.EROFS: "the disk is read-only; set BASEDEV_CACHE to a directory that can be written",
             errno.EACCES: "permission denied; set BASEDEV_CACHE to a directory of your own",
             errno.EPERM: "not permitted; set BASEDEV_CACHE to a directory of your own",
@@ -80,16 +87,25 @@ class Storage:
         """The directory of one kind of entry (`images`, `bases`, ...), made if missing."""
         path = self.root / kind
         with disk_errors("use the cache directory"):
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+                raise SetupError(
+                    f"{self.root} can't be the cache directory ({error.strerror}); set BASEDEV_CACHE to a directory"
+                ) from error
         return path
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Holds the exclusive lock `name`, waiting for whoever has it."""
+    def lock(self, name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Holds the exclusive lock `name`. When another process has it, calls `waiting` and waits for it."""
         with disk_errors("lock the cache directory"):
             handle = os.open(self.directory("locks") / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
@@ -127,13 +143,17 @@ class Storage:
 
     def discard(self, place: Path) -> None:
         """Removes an entry so that nobody sees it half removed."""
-        if not place.exists():
-            return
-        with self.staging("discarded") as grave:
+        with self.staging("discarded") as grave, suppress(FileNotFoundError):  # another process may be faster
             place.rename(grave / place.name)
+
+    def sweep(self) -> None:
+        """Deletes what killed processes left. Every use of `staging` does so first."""
+        with self.lock("staging"):
+            self._sweep(self.directory("staging"))
 
     @staticmethod
     def _sweep(area: Path) -> None:
+        """Deletes what no living process holds. The caller has the lock under which directories get their guards."""
         for guard in area.glob("*.lock"):
             try:
                 handle = os.open(guard, os.O_RDWR | os.O_CLOEXEC)
@@ -148,3 +168,7 @@ class Storage:
                 guard.unlink(missing_ok=True)
             finally:
                 os.close(handle)
+        for left in area.iterdir():
+            # a program that outlived its basedev for a moment may have written while it was deleted
+            if left.suffix != ".lock" and not Path(f"{left}.lock").exists():
+                shutil.rmtree(left, ignore_errors=True)

@@ -6,12 +6,13 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import SetupError
-from .storage import Storage, file_digest
+from .storage import Storage, digest_of, file_digest
 
 SCHEMA = 1
 
@@ -49,10 +50,12 @@ class Store:
         try:
             manifest = json.loads((directory / "manifest.json").read_text())
         except FileNotFoundError:
-            return None
+            manifest = None
+            if not directory.exists():
+                return None
         except (OSError, ValueError):
-            manifest = {}
-        if manifest.get("schema") == SCHEMA and self._is_whole(directory, manifest["files"]):
+            manifest = None
+        if _is_manifest_of(manifest, kind, name) and self._is_whole(directory, manifest["files"]):
             return Entry(directory, manifest)
         self.storage.discard(directory)
         return None
@@ -64,11 +67,12 @@ class Store:
             for path in sorted(made.rglob("*"))
             if path.is_file()
         }
-        manifest = {"schema": SCHEMA, "created": time.time(), **about, "files": files}
+        manifest = {"schema": SCHEMA, "entry": f"{kind}/{name}", "created": time.time(), **about, "files": files}
+        manifest["checksum"] = _checksum(manifest)
         (made / "manifest.json").write_text(json.dumps(manifest, indent=1))
         for path in made.rglob("*"):
             if path.is_file():
-                path.chmod(0o444)
+                path.chmod(path.stat().st_mode & 0o555)
         (made / "verified.json").write_text(json.dumps(_stats(made, files)))
         self.storage.publish(made, self.storage.root / kind / name)
         entry = self.find(kind, name)
@@ -94,9 +98,24 @@ class Store:
             if path.stat().st_size != expected["size"] or file_digest(path) != expected["sha256"]:
                 return False
         temporary = directory / f".verified-{os.getpid()}"
-        temporary.write_text(json.dumps(now))
-        temporary.replace(directory / "verified.json")
+        with suppress(OSError):  # on a disk that is full or read-only, it is checked again the next time
+            temporary.write_text(json.dumps(now))
+            temporary.replace(directory / "verified.json")
         return True
+
+
+def _is_manifest_of(manifest: Any, kind: str, name: str) -> bool:
+    """Whether a manifest is one of this version, undamaged, and of the entry in whose place it stands."""
+    return (
+        isinstance(manifest, dict)
+        and manifest.get("schema") == SCHEMA
+        and manifest.get("entry") == f"{kind}/{name}"
+        and manifest.pop("checksum", None) == _checksum(manifest)
+    )
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    return digest_of(json.dumps(manifest, sort_keys=True))
 
 
 def _stats(directory: Path, files: Mapping[str, Any]) -> dict[str, list[int]]:

@@ -9,8 +9,17 @@ from typing import Any
 from .errors import UserCodeError
 
 Tree = Any
-"""A syntax tree: a tuple (head, arguments...) for an Expr, a str for a Symbol, other literals as told in the
-host's syntax.h; without line numbers, so that two are equal when they mean the same."""
+"""A syntax tree: a tuple (head, arguments...) for an Expr, a str for a Symbol, a Literal, or None for `nothing`;
+without line numbers, so that two are equal when they mean the same."""
+
+
+@dataclass(frozen=True)
+class Literal:
+    """What is not made of other expressions, with its kind as told in the host's syntax.h."""
+
+    kind: str
+    value: Tree
+
 
 METHOD_MACROS = frozenset({"@inline", "@noinline", "@propagate_inbounds", "@generated", "@eval", "@static"})
 """Macros that leave a method definition one. Others are not known to have no further effect."""
@@ -93,7 +102,8 @@ def _tree(node: Any) -> Tree:
             return ("macrocall", _tree(node[1]), *(_tree(part) for part in node[3:] if not _is_line(part)))
         return tuple(_tree(part) for part in node if not _is_line(part))
     if isinstance(node, dict):
-        return tuple((kind, _tree(value)) for kind, value in node.items())
+        ((kind, value),) = node.items()
+        return Literal(kind, _tree(value))
     return node
 
 
@@ -123,6 +133,8 @@ def contains(tree: Tree, wanted: str) -> bool:
     """Whether a Symbol or the head of an Expr of this name is anywhere in the tree."""
     if isinstance(tree, tuple):
         return any(contains(part, wanted) for part in tree)
+    if isinstance(tree, Literal):
+        return tree.kind == "q" and contains(tree.value, wanted)
     return bool(tree == wanted)
 
 
@@ -162,6 +174,37 @@ def _is_signature(left: Tree) -> bool:
     if left[0] == "::" and len(left) == 3:  # f(x)::T = ...
         return _is_signature(left[1])
     return bool(left[0] == "call")
+
+
+def may_define(tree: Tree, name: str) -> bool:
+    """Whether a statement may define a method of a function of this name, by its form.
+
+    Where names are put in by `@eval`, each name that occurs may be one.
+    """
+    if not isinstance(tree, tuple) or not tree:
+        return False
+    if tree[0] in ("function", "="):
+        return len(tree) > 1 and (_called(tree[1]) in (name, None) and contains(tree, name))
+    return any(may_define(part, name) for part in tree[1:]) or (contains(tree, "@eval") and contains(tree, name))
+
+
+def _called(signature: Tree) -> str | None:
+    """The name of the function that a signature is for; None when it is not there to be read."""
+    while isinstance(signature, tuple) and signature and signature[0] in ("where", "::", "call", "curly"):
+        signature = signature[1] if len(signature) > 1 else None
+    if isinstance(signature, tuple) and signature[:1] == (".",):
+        last = signature[-1]
+        return last.value if isinstance(last, Literal) and isinstance(last.value, str) else None
+    return signature if isinstance(signature, str) else None
+
+
+def documented(tree: Tree) -> Tree:
+    """What a docstring is filed under: the signature of a method, or the whole of another definition."""
+    while isinstance(tree, tuple) and tree[:1] == ("macrocall",):
+        tree = tree[-1]
+    if isinstance(tree, tuple) and tree and tree[0] in ("function", "=", "macro") and len(tree) > 1:
+        return tree[1]
+    return tree
 
 
 def describe(tree: Tree) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +17,7 @@ from rich.text import Text
 
 from .errors import BasedevError
 from .revision import Definition
-from .workflows.build import Result
+from .workflows.build import NOTHING_KNOWN, Result
 
 WORTH_SHOWING = 2.0
 """Seconds: without a terminal, only steps that take longer are told."""
@@ -65,13 +68,29 @@ class Steps:
         self._task = self._live.add_task(escape(step), total=None, expected=expected)
 
 
+class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            raise OutputError(*error.args) from error
+
+    def on_broken_pipe(self) -> None:
+        """An error like others, rather than a silent exit with the code for errors of the user's code."""
+        raise OutputError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+class OutputError(OSError):
+    """Standard output can't be written."""
+
+
 class Terminal:
     """Prints for people, or one JSON object for programs."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.out = Console(highlight=False, soft_wrap=True)
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.out = _Console(highlight=False, soft_wrap=True)
+        self.err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
     def steps(self) -> Steps:
         """A display of steps, for use in a `with` statement."""
@@ -82,15 +101,27 @@ class Terminal:
         self.err.print(f"basedev: {escape(text)}")
 
     def json(self, value: dict[str, Any]) -> None:
-        """The one object on standard output."""
-        sys.stdout.write(json.dumps(value) + "\n")
-        sys.stdout.flush()
+        """The one object on standard output, with all keys that every command has."""
+        try:
+            sys.stdout.write(json.dumps({**NOTHING_KNOWN, **value}) + "\n")
+            sys.stdout.flush()
+        except OSError as error:
+            raise OutputError(*error.args) from error
+
+    def interrupted(self) -> None:
+        """What remains to be said after Ctrl-C."""
+        text = "interrupted; nothing was changed"
+        if self.as_json:
+            told = {"message": text, "detail": "", "kind": "KeyboardInterrupt"}
+            self.json({"status": "interrupted", "errors": [told]})
+        self.message(text)
 
     def error(self, error: BasedevError) -> None:
         """An error in one line, its detail below."""
         if self.as_json:
             told = {"message": error.message, "detail": error.detail, "kind": type(error).__name__}
-            self.json({"status": "failed", "errors": [told]})
+            with suppress(OutputError):
+                self.json({"status": "failed", "errors": [told]})
         self.err.print(f"[bold red]basedev:[/] {escape(error.message)}")
         if error.detail:
             self.err.print(escape(error.detail))

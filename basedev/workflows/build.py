@@ -11,7 +11,7 @@ from ..checkout import Checkout
 from ..engines import full
 from ..engines.stock15.baseimage import Progress
 from ..engines.stock15.host_program import Host, host_program
-from ..engines.stock15.layer import make_layer
+from ..engines.stock15.layer import check, make_layer
 from ..errors import InternalError, NeedsFullRebuild
 from ..revise import revise
 from ..revision import Definition, Revision
@@ -22,6 +22,14 @@ from .initialise import adopted_base
 
 CHAINED = "stock-1.5"
 FULL = "full"
+
+NOTHING_KNOWN: dict[str, Any] = {
+    **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
+    **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
+    **dict.fromkeys(("invalidated", "recompiled", "peak_memory")),
+    **{"timings": {}, "errors": []},
+}
+"""The keys of the object that `--json` prints, with their values where a command does not come to know them."""
 
 
 @dataclass
@@ -91,7 +99,9 @@ class Builder:
             return result
         try:
             with self._host() as host:
-                result.definitions = self._revise(sources, host).definitions
+                revision = self._revise(sources, host)
+                result.definitions = revision.definitions
+                check(host.rehearse(revision.steps))
         except NeedsFullRebuild as reason:
             result.full_rebuild_reason = str(reason)
         if not found:
@@ -111,7 +121,10 @@ class Builder:
         result, found = self._look_up(sources, engine)
         if found:
             return result
-        with self.storage.lock(f"image-{sources.id}"):
+        with self.storage.lock(
+            f"image-{sources.id}",
+            waiting=lambda: self.progress("waiting for another basedev, which makes this image", 5.0),
+        ):
             result, found = self._look_up(sources, engine)  # another process may have built it meanwhile
             if found:
                 return result
@@ -133,7 +146,7 @@ class Builder:
 
     def _look_up(self, sources: Sources, engine: str | None = None) -> tuple[Result, bool]:
         changes = ChangeSet.between(self.base.sources, sources)
-        in_image = self.base.files.keys() | self.base.compiler_files
+        in_image = self.base.files.keys()
         result = Result(
             status="chain",
             engine=CHAINED,
@@ -164,7 +177,7 @@ class Builder:
         return Host(program, self.base.sysimage)
 
     def _revise(self, sources: Sources, host: Host) -> Revision:
-        return revise(self.base.sources, sources, self.base.files, self.base.compiler_files, host)
+        return revise(self.base.sources, sources, self.base.files, host)
 
     def _chain(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()

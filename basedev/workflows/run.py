@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from ..checkout import Checkout
+from ..process import die_with_parent
 
 
 def julia_command(checkout: Checkout, image: Path, arguments: Sequence[str]) -> list[str]:
@@ -21,10 +23,18 @@ def become_julia(checkout: Checkout, image: Path, arguments: Sequence[str], cwd:
     if cwd is not None:
         os.chdir(cwd)
     command = julia_command(checkout, image, arguments)
+    for name in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, which a program inherits
+        signal.signal(name, signal.SIG_DFL)
     os.execv(command[0], command)
 
 
 def run_julia(checkout: Checkout, image: Path, arguments: Sequence[str], cwd: Path | None = None) -> int:
     """Runs Julia with its output on standard error. Returns its exit code (128 + n after signal n)."""
-    done = subprocess.run(julia_command(checkout, image, arguments), cwd=cwd, stdout=2, check=False)
-    return done.returncode if done.returncode >= 0 else 128 - done.returncode
+    command = julia_command(checkout, image, arguments)
+    with subprocess.Popen(command, cwd=cwd, stdout=2, preexec_fn=die_with_parent) as running:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for Julia
+        try:
+            status = running.wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
+    return status if status >= 0 else 128 - status

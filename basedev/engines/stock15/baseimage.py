@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,7 @@ from ...distribution import Distribution
 from ...errors import SetupError
 from ...link import ImageTables, link_image, only_generic_target
 from ...process import timed
-from ...revise import SourceFile
+from ...revise import COMPILER, SourceFile
 from ...sources import Sources, Stored, blob_id, library_sources
 from ...storage import Storage, digest_of
 from ...store import Entry, Store
@@ -69,15 +70,14 @@ class BaseImage:
     @cached_property
     def files(self) -> dict[str, SourceFile]:
         """The source files that are in it, by path."""
-        return {
+        files = {
             path: SourceFile(about["name"], tuple(about["modules"]))
             for path, about in self.entry.manifest["included"].items()
         }
-
-    @cached_property
-    def compiler_files(self) -> frozenset[str]:
-        """The files that Core.Compiler is made of."""
-        return frozenset(self.entry.manifest["compiler"])
+        for path in self.entry.manifest["compiler"]:  # Julia does not record what Core and Core.Compiler include
+            module = "Core" if path == "base/boot.jl" else COMPILER
+            files.setdefault(path, SourceFile(path.removeprefix("base/"), (module,)))
+        return files
 
 
 def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
@@ -104,7 +104,8 @@ def make_base_image(distribution: Distribution, storage: Storage, progress: Prog
     Raises SetupError when something needed for it is missing.
     """
     store, name = Store(storage), base_id(distribution)
-    with storage.lock(f"base-{name}"):
+    waiting = "waiting for another basedev, which makes the base image"
+    with storage.lock(f"base-{name}", waiting=lambda: progress(waiting, SECONDS["code"])):
         entry = store.find("bases", name)
         if entry is None:
             program = host_program(distribution, storage, lambda step: progress(step, SECONDS["host"]))
@@ -167,7 +168,7 @@ def _included(
         modules = about["modules"]
         assert isinstance(modules, list)
         if not modules and path in compiler:
-            modules.append("Core.Compiler")
+            modules.append(COMPILER)
         if module not in modules:
             modules.append(module)
     return found
@@ -186,7 +187,12 @@ def _in_tree(recorded: str, paths: set[str]) -> str:
 
 def record_base(record: Path, base: BaseImage) -> None:
     """Notes in a checkout which base image is its own."""
-    record.parent.mkdir(parents=True, exist_ok=True)
     temporary = record.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({"base_id": base.id}))
-    temporary.replace(record)
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"base_id": base.id}))
+        temporary.replace(record)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise SetupError(f"{record} can't be written ({error.strerror}): make usr/ writable and retry") from error

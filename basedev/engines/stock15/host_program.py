@@ -22,6 +22,7 @@ from ...distribution import Distribution
 from ...errors import InternalError, SetupError
 from ...revision import Delete, Evaluate, Move, Step
 from ...storage import Storage, digest_of
+from ...store import Store
 
 SOURCES = Path(__file__).parent / "host"
 FLAGS = (
@@ -41,20 +42,20 @@ def host_program(distribution: Distribution, storage: Storage, progress: Callabl
         *FLAGS,
         *(part for path in sorted(SOURCES.iterdir()) for part in (path.name, path.read_bytes())),
     )[:20]
-    program = storage.root / "hosts" / key / "host"
-    if program.exists():
-        return program
+    store = Store(storage)
+    if entry := store.find("hosts", key):
+        return entry.file("host")
     with storage.lock(f"host-{key}"):
-        if program.exists():
-            return program
-        compiler = shutil.which("g++")
-        if compiler is None:
-            raise SetupError("no C++ compiler: install the package g++ and retry")
-        progress("compiling the engine's host")
-        with storage.staging("host") as made:
-            _compile(compiler, sources, distribution, made)
-            storage.publish(made, program.parent)
-    return program
+        entry = store.find("hosts", key)  # another process may have made it meanwhile
+        if entry is None:
+            compiler = shutil.which("g++")
+            if compiler is None:
+                raise SetupError("there is no C++ compiler (g++): install the package g++ and retry")
+            progress("compiling the engine's host")
+            with storage.staging("host") as made:
+                _compile(compiler, sources, distribution, made)
+                entry = store.publish("hosts", key, made, {"distribution": distribution.key})
+    return entry.file("host")
 
 
 def _compile(compiler: str, sources: Sequence[Path], distribution: Distribution, made: Path) -> None:
@@ -68,17 +69,24 @@ def _compile(compiler: str, sources: Sequence[Path], distribution: Distribution,
         include / "llvm-c-9",
     ]
 
+    temporary = {"TMPDIR": str(made)}  # where nothing is left behind by one that is killed
+
     def compile_one(source: Path) -> Path:
         compiled = made / f"{source.stem}.o"
-        process.run([compiler, *FLAGS, *includes, "-c", source, "-o", compiled])
+        process.run([compiler, *FLAGS, *includes, "-c", source, "-o", compiled], env=temporary)
         return compiled
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, sources))
+        try:
+            objects = list(pool.map(compile_one, sources))
+        except BaseException:  # Ctrl-C, for one
+            pool.shutdown(wait=False, cancel_futures=True)
+            process.end_all()
+            raise
     command: list[str | Path] = [compiler, "-rdynamic", "-o", made / "host", *objects]
     command += [libraries / "libjulia.so.1", libraries / "libLLVM-9.so.1", "-ldl", f"-Wl,-rpath,{libraries}"]
     command += [f"-Wl,-rpath-link,{libraries}", "-Wl,--allow-shlib-undefined"]
-    process.run(command)
+    process.run(command, env=temporary)
     for leftover in objects:
         leftover.unlink()
 
@@ -127,6 +135,10 @@ class Host:
         """What evaluating the steps does, found out in a process that is thrown away."""
         return dict(self._ask(b"trial %d\n" % len(steps), *_encode(steps)))
 
+    def rehearse(self, steps: Sequence[Step]) -> dict[str, Any]:
+        """What `trial` answers, and what stands in the way of a chained image (`obstacles`)."""
+        return dict(self._ask(b"rehearse %d\n" % len(steps), *_encode(steps)))
+
     def apply(self, steps: Sequence[Step]) -> dict[str, Any]:
         """Evaluates the steps in the host. Answers as `trial` does."""
         return dict(self._ask(b"apply %d\n" % len(steps), *_encode(steps)))
@@ -163,10 +175,9 @@ class Host:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").splitlines()
         said = [line.removeprefix("host: ") for line in lines if line.startswith("host: ")]
-        full = [line for line in said if "No space left" in line or "Disk quota" in line]
-        if full:
-            return SetupError(f"{full[-1]}: free some space, or set BASEDEV_CACHE to a directory on another disk")
-        what = said[-1] if said else f"it ended with status {status}"
+        if full := process.full_disk("\n".join(said or lines), status):
+            return full
+        what = said[-1] if said else f"it {process.how_it_ended(status)}"
         return InternalError(f"the engine's host failed: {what}", "\n".join(lines[-30:]))
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import NeedsFullRebuild, UserCodeError
 from ...link import ImageTables, link_image
@@ -30,6 +31,20 @@ class Layer:
     """Seconds by step."""
 
 
+def check(answer: dict[str, Any]) -> None:
+    """Looks at what the host answers about evaluated steps.
+
+    Raises UserCodeError when a definition fails, NeedsFullRebuild when only a full rebuild can redo what they
+    reach.
+    """
+    for error in answer.get("errors", ()):
+        raise UserCodeError("a definition fails when it is evaluated", error["message"])
+    for name in answer.get("emptied", ()):
+        raise NeedsFullRebuild(f"{name} has no methods left: a rebuild would not have the name")
+    for reason in answer.get("obstacles", ()):
+        raise NeedsFullRebuild(reason)
+
+
 def make_layer(
     base: BaseImage, revision: Revision, host: Host, made: Path, libjulia: Path, progress: Progress
 ) -> Layer:
@@ -42,16 +57,11 @@ def make_layer(
     work.mkdir()
     progress("evaluating definitions", 0.2)
     begin = time.monotonic()
-    applied = host.apply(revision.steps)
-    for error in applied["errors"]:
-        raise UserCodeError("a definition fails when it is evaluated", error["message"])
-    if applied["emptied"]:
-        raise NeedsFullRebuild(f"{applied['emptied'][0]} has no methods left: a rebuild would not have the name")
+    check(host.apply(revision.steps))
     evaluated = time.monotonic()
     progress("compiling what the edit invalidated", 3.0)
     parts = host.compile(work)
-    if parts["obstacles"]:
-        raise NeedsFullRebuild(parts["obstacles"][0])
+    check(parts)
     compiled = time.monotonic()
     progress("linking", 0.7)
     tables = ImageTables(parts["fvars"], parts["gvars"], base.tables.target)
@@ -65,6 +75,7 @@ def make_layer(
         peak_memory=parts["peak_kib"] * 1024,
         timings={
             "evaluate": evaluated - begin,
+            "check": inner["check"],
             "infer": inner["infer"],
             "generate": inner.get("generate", 0.0),
             "heap": inner["heap"] + inner["write heap"],

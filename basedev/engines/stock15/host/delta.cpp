@@ -196,8 +196,12 @@ std::string Delta::changed_pure_result(const std::vector<jl_method_instance_t *>
     });
 }
 
-void Delta::find_obstacles(const MethodChanges &changes, size_t world, std::vector<Obstacle> &obstacles) const {
-    auto add = [&](const std::string &reason) { obstacles.push_back({reason}); };
+// What the edit reaches and evaluating definitions does not redo, so that only a full rebuild is right: a macro, code
+// of Core.Compiler, a @pure method.
+std::vector<std::string> Delta::obstacles(size_t world) const {
+    MethodChanges changes = method_changes(image, since);
+    std::vector<std::string> found;
+    auto add = [&](const std::string &reason) { found.push_back(reason); };
     std::vector<jl_method_instance_t *> pure;
     auto for_each_specialization = [](jl_method_t *method, const std::function<void(jl_method_instance_t *)> &visit) {
         for (size_t i = 0; i < jl_svec_len(method->specializations); i++)
@@ -212,7 +216,7 @@ void Delta::find_obstacles(const MethodChanges &changes, size_t world, std::vect
     for (jl_typemap_entry_t *entry : changes.ended) {
         jl_method_t *method = entry->func.method;
         for_each_specialization(method, [&](jl_method_instance_t *instance) {
-            if (instance->cache && belongs_to_compiler(method->module) && obstacles.empty())
+            if (instance->cache && belongs_to_compiler(method->module) && found.empty())
                 add("Core.Compiler itself uses " + method_name(method));
             if (method->pure)
                 pure.push_back(instance);
@@ -222,27 +226,23 @@ void Delta::find_obstacles(const MethodChanges &changes, size_t world, std::vect
         if (code->max_world == ALWAYS || !jl_is_method(code->def->def.value))
             continue;
         jl_method_t *method = code->def->def.method;
-        if (belongs_to_compiler(method->module) && obstacles.empty())
+        if (belongs_to_compiler(method->module) && found.empty())
             add("Core.Compiler itself uses what was edited, in " + method_name(method));
         if (method->pure)
             pure.push_back(code->def);
     }
-    if (obstacles.empty()) {
+    if (found.empty()) {
         std::string reason = changed_pure_result(pure, world);
         if (!reason.empty())
             add(reason);
     }
+    return found;
 }
 
-std::vector<Obstacle> Delta::collect(size_t world) {
-    std::vector<Obstacle> obstacles;
+void Delta::collect(size_t world) {
     for (jl_code_instance_t *code : valid_inferred)
         invalidated += code->max_world != ALWAYS;
-    MethodChanges changes = method_changes(image, since);
-    find_obstacles(changes, world, obstacles);
-    if (!obstacles.empty())
-        return obstacles;
-    list_invalidated(changes, world);
+    list_invalidated(method_changes(image, since), world);
     size_t done = 0;
     while (done < jl_array_len(instances)) {
         size_t next = jl_array_len(instances);
@@ -250,5 +250,4 @@ std::vector<Obstacle> Delta::collect(size_t world) {
         done = next;
         list_new(world);
     }
-    return obstacles;
 }

@@ -6,20 +6,15 @@
 #include <string>
 #include <vector>
 
-// What the edit reaches and evaluating definitions does not redo, so that only a full rebuild is right: a macro, code
-// of Core.Compiler, a @pure method.
-struct Obstacle {
-    std::string reason;
-};
-
 class Delta {
 public:
     // Notes which CodeInstances are valid now, before anything is evaluated.
     explicit Delta(const Image &image);
 
-    // Finds the MethodInstances that need native code in `world`, infers them and everything new that they
-    // call. Returns what stands in the way of a chained image, if anything does.
-    std::vector<Obstacle> collect(size_t world);
+    // What stands in the way of a chained image of what was evaluated, if anything does.
+    std::vector<std::string> obstacles(size_t world) const;
+    // Finds the MethodInstances that need native code in `world`, infers them and everything new that they call.
+    void collect(size_t world);
 
     jl_array_t *instances = nullptr;  // Vector{Any} of MethodInstance; rooted by the caller
     size_t invalidated = 0;           // CodeInstances that Julia ended, with or without native code
@@ -36,7 +31,6 @@ private:
     void list_invalidated(const MethodChanges &changes, size_t world);
     void list_new(size_t world);
     void infer(size_t from, size_t world);
-    void find_obstacles(const MethodChanges &changes, size_t world, std::vector<Obstacle> &obstacles) const;
     // Calls of @pure methods were evaluated while code was inferred, and leave no trace but their results. Whether
     // these methods, for the arguments that they were called with, still give the results of the base image.
     // Empty if so, else the reason why not.

@@ -10,6 +10,7 @@
 //   parse LENGTH                       the statements in a source text (syntax.h)
 //   native                             argument types of everything with native code, one a line
 //   trial COUNT, then COUNT steps      what the steps do, found out in a child that is thrown away
+//   rehearse COUNT, then COUNT steps   the same, and what of it stands in the way of a chained image
 //   apply COUNT, then COUNT steps      the same, for good
 //   compile LENGTH                     after `apply`: writes the layer's objects and heap to a directory
 //   rebase LENGTH                      writes all of the image's own code and heap to a directory
@@ -203,50 +204,39 @@ public:
         answer(json);
     }
 
-    void trial(const std::vector<Step> &steps) {
+    void trial(const std::vector<Step> &steps, bool with_obstacles) {
         Json json;
-        json.raw(in_child("evaluating the definitions", [&] { return applied(steps).text; }));
+        json.raw(in_child("evaluating the definitions", [&] {
+            Json result;
+            result.open('{');
+            perform_all(steps, result);
+            if (with_obstacles)
+                write_obstacles(result);
+            result.close('}');
+            return result.text;
+        }));
         answer(json);
     }
 
     void apply(const std::vector<Step> &steps) {
-        answer(applied(steps));
-        timings.lap("evaluate");
-    }
-
-    Json applied(const std::vector<Step> &steps) {
-        QuietLogging quiet;
-        BindingSnapshot names(image);
-        size_t world_before = jl_get_world_counter();
-        std::vector<size_t> world_after;
         Json json;
-        json.open('{').key("errors").open('[');
-        for (size_t i = 0; i < steps.size(); i++) {
-            std::string error = perform(steps[i]);
-            world_after.push_back(jl_get_world_counter());
-            if (!error.empty())
-                json.open('{').key("step").number((long long)i).key("message").string(error).close('}');
-        }
-        json.close(']');
-        write_methods(json, world_before, world_after);
-        json.key("names");
-        names.write_changes(json);
+        json.open('{');
+        perform_all(steps, json);
         json.close('}');
-        return json;
+        answer(json);
+        timings.lap("evaluate");
     }
 
     void compile(const std::string &directory) {
         size_t world = enter_newest_world();
         delta->instances = jl_alloc_vec_any(0);
         JL_GC_PUSH1(&delta->instances);
-        auto obstacles = delta->collect(world);
-        timings.lap("infer");
         Json json;
-        json.open('{').key("obstacles").open('[');
-        for (auto &obstacle : obstacles)
-            json.string(obstacle.reason);
-        json.close(']');
-        if (obstacles.empty()) {
+        json.open('{');
+        if (!write_obstacles(json)) {
+            timings.lap("check");
+            delta->collect(world);
+            timings.lap("infer");
             Layer layer(image, true);
             write_image(json, layer, delta->instances, world, directory, "delta");
         }
@@ -284,6 +274,34 @@ private:
     Image image;
     std::unique_ptr<Delta> delta;
     size_t started_in = 0;
+
+    void perform_all(const std::vector<Step> &steps, Json &json) {
+        QuietLogging quiet;
+        BindingSnapshot names(image);
+        size_t world_before = jl_get_world_counter();
+        std::vector<size_t> world_after;
+        json.key("errors").open('[');
+        for (size_t i = 0; i < steps.size(); i++) {
+            std::string error = perform(steps[i]);
+            world_after.push_back(jl_get_world_counter());
+            if (!error.empty())
+                json.open('{').key("step").number((long long)i).key("message").string(error).close('}');
+        }
+        json.close(']');
+        write_methods(json, world_before, world_after);
+        json.key("names");
+        names.write_changes(json);
+    }
+
+    // Whether there are any.
+    bool write_obstacles(Json &json) {
+        auto obstacles = delta->obstacles(enter_newest_world());
+        json.key("obstacles").open('[');
+        for (auto &obstacle : obstacles)
+            json.string(obstacle);
+        json.close(']');
+        return !obstacles.empty();
+    }
 
     std::string perform(const Step &step) {
         if (step.kind == Step::MOVE) {
@@ -464,14 +482,14 @@ int main(int argc, char **argv) {
             host.parse(requests.bytes(number));
         else if (verb == "native")
             host.native();
-        else if (verb == "trial" || verb == "apply") {
+        else if (verb == "trial" || verb == "rehearse" || verb == "apply") {
             std::vector<Step> steps;
             for (size_t i = 0; i < number; i++)
                 steps.push_back(take_step());
-            if (verb == "trial")
-                host.trial(steps);
-            else
+            if (verb == "apply")
                 host.apply(steps);
+            else
+                host.trial(steps, verb == "rehearse");
         }
         else if (verb == "compile")
             host.compile(requests.bytes(number));
