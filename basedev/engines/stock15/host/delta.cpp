@@ -239,9 +239,14 @@ std::vector<std::string> Delta::obstacles(size_t world) const {
     return found;
 }
 
-void Delta::collect(size_t world) {
+size_t Delta::invalidated() const {
+    size_t count = 0;
     for (jl_code_instance_t *code : valid_inferred)
-        invalidated += code->max_world != ALWAYS;
+        count += code->max_world != ALWAYS;
+    return count;
+}
+
+void Delta::collect(size_t world) {
     list_invalidated(method_changes(image, since), world);
     size_t done = 0;
     while (done < jl_array_len(instances)) {

@@ -11,13 +11,14 @@ public:
     // Notes which CodeInstances are valid now, before anything is evaluated.
     explicit Delta(const Image &image);
 
+    // CodeInstances that Julia ended since, with or without native code.
+    size_t invalidated() const;
     // What stands in the way of a chained image of what was evaluated, if anything does.
     std::vector<std::string> obstacles(size_t world) const;
     // Finds the MethodInstances that need native code in `world`, infers them and everything new that they call.
     void collect(size_t world);
 
     jl_array_t *instances = nullptr;  // Vector{Any} of MethodInstance; rooted by the caller
-    size_t invalidated = 0;           // CodeInstances that Julia ended, with or without native code
     size_t inferred = 0;              // MethodInstances inferred anew because they had native code
 
 private:

@@ -27,6 +27,8 @@
 #include "layer.h"
 #include "syntax.h"
 
+#include <julia_version.h>
+
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -222,7 +224,7 @@ public:
         Json json;
         json.open('{');
         perform_all(steps, json);
-        json.close('}');
+        json.key("invalidated").number((long long)delta->invalidated()).close('}');
         answer(json);
         timings.lap("evaluate");
     }
@@ -240,7 +242,6 @@ public:
             Layer layer(image, true);
             write_image(json, layer, delta->instances, world, directory, "delta");
         }
-        json.key("invalidated").number((long long)delta->invalidated);
         json.key("inferred").number((long long)delta->inferred).key("timings");
         timings.write(json);
         rusage usage;
@@ -435,6 +436,14 @@ private:
     }
 };
 
+// The headers that this was compiled with must be those of the libjulia that it runs with.
+void check_abi() {
+    if (strcmp(jl_ver_string(), JULIA_VERSION_STRING))
+        fail(std::string("compiled for Julia ") + JULIA_VERSION_STRING + ", but this libjulia is " + jl_ver_string());
+    if (jl_sizeof_jl_options() != (ssize_t)sizeof(jl_options_t))
+        fail("this libjulia was built with other options than its headers tell");
+}
+
 void start_julia(const char *image) {
     // `--output-ji` puts the runtime into the mode in which it makes images: relocatable code, nothing
     // initialised. The file is never written, since the process ends without the runtime's exit hooks.
@@ -468,6 +477,7 @@ int main(int argc, char **argv) {
     int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
     dup2(nothing, STDIN_FILENO);
     dup2(STDERR_FILENO, STDOUT_FILENO);
+    check_abi();
     start_julia(path.c_str());
     Host host(path.c_str());
 
