@@ -31,12 +31,12 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import StringTableSection
 
+from . import apt
 from .errors import InternalError, SetupError
 from .process import run
 from .storage import Storage, digest_of, file_digest
@@ -90,23 +90,6 @@ PACKAGES = (
     "libz3-4",
     "zlib1g",
 )
-
-APT_CONFIGURATION = """\
-// Read after the system's configuration, whose proxies and credentials stay in force.
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-#clear APT::Default-Release;
-#clear APT::Architectures;
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; };
-// All that is written belongs to this user: there is nothing to protect by changing to another.
-APT::Sandbox::User "root";
-// Without it, `update` reports a server that can't be reached as success.
-APT::Update::Error-Mode "any";
-Acquire::Languages "none";
-Acquire::Retries "2";
-"""
 
 SMOKE_TEST = """
 f(n) = n == 0 ? throw(KeyError(:thrown)) : f(n - 1)
@@ -172,26 +155,6 @@ class Distribution:
             return cls(prefix, str(data["julia_version"]), packages)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SetupError(f"{prefix} holds no Julia that basedev can read; remove it to get it anew") from error
-
-
-@dataclass(frozen=True)
-class _Archive:
-    """A Debian archive that the system is configured to use, as apt tells it."""
-
-    uri: str
-    origin: str
-    signed_by: str
-    """A keyring's path, a key's fingerprint or a whole key; "" leaves it to apt's trusted keys."""
-
-
-@dataclass(frozen=True)
-class _Offer:
-    """A package file that the archive offers; `size` in bytes."""
-
-    name: str
-    version: str
-    architecture: str
-    size: int
 
 
 def prefix_key() -> str:
@@ -268,12 +231,15 @@ def _check_system() -> None:
 
 
 def _make(area: Path, progress: Progress) -> Path:
-    apt = _Apt(area / "apt")
+    client = apt.Client(area / "apt", SUITE)
     progress(f"asking Debian's archive for Julia {JULIA_VERSION} (suite {SUITE})")
-    offers = apt.offers()
+    offers = client.offers(PACKAGES)
+    julia = next(offer.version for offer in offers if offer.name == "julia")
+    if not re.match(rf"(\d+:)?{re.escape(JULIA_VERSION)}(\+dfsg\d*)?-", julia):
+        raise SetupError(f"Debian's archive offers Julia {julia} in {SUITE}; basedev needs {JULIA_VERSION}")
     megabytes = round(sum(offer.size for offer in offers) / 1e6)
     progress(f"downloading {len(offers)} packages, {megabytes} MB")
-    files = apt.download()
+    files = client.download(PACKAGES)
     packages = [
         Package(offer.name, offer.version, offer.architecture, file_digest(files[offer.name])) for offer in offers
     ]
@@ -294,154 +260,6 @@ def _make(area: Path, progress: Progress) -> Path:
     _try(made)
     check_shipped_sources(made)
     return prefix
-
-
-class _Apt:
-    """Debian's package client with sources, lists, cache and status of its own below one directory."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        for name in ("lists/partial", "cache/archives/partial", "debs", "etc"):
-            (home / name).mkdir(parents=True)
-        (home / "status").touch()
-        (home / "apt.conf").write_text(APT_CONFIGURATION)
-
-    def offers(self) -> list[_Offer]:
-        """Fetches the suite's package list from the system's archive and looks up all of PACKAGES there."""
-        failures: list[SetupError] = []
-        for archive in _debian_archives():
-            self._use(archive)
-            try:
-                self._run("get the package list", "update")
-                origins = self._run("read the package list", "indextargets", "--format", "$(ORIGIN)")
-                if "Debian" in origins.split():
-                    return self._offers()
-            except SetupError as error:
-                failures.append(error)
-        raise failures[0] if failures else SetupError(_NO_ARCHIVE)
-
-    def _offers(self) -> list[_Offer]:
-        listing = self._run("find the packages", "download", "--print-uris", *PACKAGES)
-        offers = []
-        for match in re.finditer(r"^'[^']*' (\S+)_(\S+)_(\S+)\.deb (\d+)", listing, re.MULTILINE):
-            name, version, architecture, size = match.groups()
-            offers.append(_Offer(name, unquote(version), architecture, int(size)))
-        if missing := set(PACKAGES) - {offer.name for offer in offers}:
-            raise SetupError(f"Debian's archive offers no {', '.join(sorted(missing))} in {SUITE}")
-        julia = next(offer.version for offer in offers if offer.name == "julia")
-        if not re.match(rf"(\d+:)?{re.escape(JULIA_VERSION)}(\+dfsg\d*)?-", julia):
-            raise SetupError(f"Debian's archive offers Julia {julia} in {SUITE}; basedev needs {JULIA_VERSION}")
-        return offers
-
-    def download(self) -> dict[str, Path]:
-        """The files of PACKAGES, by package name. apt checks each against the hash in the signed list."""
-        debs = self.home / "debs"
-        self._run("download the packages", "download", *PACKAGES, cwd=debs)
-        return {path.name.split("_")[0]: path for path in debs.glob("*.deb")}
-
-    def _use(self, archive: _Archive) -> None:
-        lines = [
-            "Types: deb",
-            f"URIs: {archive.uri}",
-            f"Suites: {SUITE}",
-            "Components: main",
-            "Architectures: amd64",
-            "Targets: Packages",
-        ]
-        if archive.signed_by:
-            lines.append(f"Signed-By: {archive.signed_by}")
-        # apt reads a list whose name ends so in the deb822 format, which can hold a whole key.
-        (self.home / "etc/debian.sources").write_text("\n".join(lines) + "\n")
-
-    def _run(self, doing: str, *words: str, cwd: Path | None = None) -> str:
-        home = self.home
-        settings = {
-            "Dir::State": home,
-            "Dir::State::lists": home / "lists",
-            "Dir::State::status": home / "status",
-            "Dir::Cache": home / "cache",
-            "Dir::Cache::archives": home / "cache/archives",
-            "Dir::Etc::sourcelist": home / "etc/debian.sources",
-            "Dir::Etc::sourceparts": "/dev/null",
-            "Dir::Etc::preferences": "/dev/null",
-            "Dir::Etc::preferencesparts": "/dev/null",
-        }
-        options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-        command: list[str | Path] = ["apt-get", "-q", "-c", home / "apt.conf", *options, *words]
-        try:
-            return run(command, cwd=cwd or home, env={"LC_ALL": "C"})
-        except InternalError as error:
-            reasons = [line[3:] for line in error.detail.splitlines() if line.startswith(("E: ", "W: "))]
-            reason = reasons[0] if reasons else error.message
-            raise SetupError(f"apt-get could not {doing} from Debian's archive: {reason}", error.detail) from error
-
-
-_NO_ARCHIVE = (
-    "none of this system's package sources is a Debian archive with the component main; add Debian's to"
-    " /etc/apt/sources.list.d, or run this in a Debian container"
-)
-
-
-def _debian_archives() -> list[_Archive]:
-    """The archives among the system's package sources that are Debian's, or may be if apt can't tell.
-
-    apt is asked, since it knows all the forms that sources are written in. It knows the origin of an
-    archive only when the system has its lists. A fresh container has none: then each source with a
-    component main, whose origin is not known to be another, is worth a try.
-    """
-    known = _index_targets()
-    if debian := [archive for archive in known if archive.origin == "Debian"]:
-        return debian
-    others = {archive.uri for archive in known if archive.origin}
-    if unknown := [archive for archive in _index_targets("--no-release-info") if archive.uri not in others]:
-        return unknown
-    raise SetupError(_NO_ARCHIVE)
-
-
-def _index_targets(*options: str) -> list[_Archive]:
-    """The system's package sources with a component main, without security updates and the like."""
-    fields = ("ORIGIN", "LABEL", "COMPONENT", "CREATED_BY", "SOURCESENTRY", "REPO_URI")
-    form = "\t".join(f"$({field})" for field in fields)
-    try:
-        listing = run(["apt-get", "indextargets", *options, "--format", form], env={"LC_ALL": "C"})
-    except InternalError as error:
-        raise SetupError("apt-get can't read this system's package sources", error.detail) from error
-    archives: list[_Archive] = []
-    for line in listing.splitlines():
-        values = line.split("\t")
-        if len(values) != len(fields):  # a warning
-            continue
-        # apt leaves the name of what it does not know.
-        origin, label, component, creator, entry, uri = ("" if "$(" in value else value for value in values)
-        if component == "main" and creator == "Packages" and origin == label and not uri.startswith("cdrom:"):
-            archives.append(_Archive(uri, origin, _signed_by(entry)))
-    return list(dict.fromkeys(archives))
-
-
-def _signed_by(entry: str) -> str:
-    """The value of Signed-By of a package source; "" if it has none.
-
-    `entry` is apt's name for the source: `file:n`, the n-th stanza of a `.sources` file or the n-th line
-    of another (sources.list(5)).
-    """
-    name, _, number = entry.rpartition(":")
-    try:
-        text = Path(name).read_text()
-        index = int(number) - 1
-    except (OSError, ValueError):
-        return ""
-    if name.endswith(".sources"):
-        text = re.sub(r"^#.*\n?", "", text, flags=re.MULTILINE)
-        stanzas = [stanza for stanza in re.split(r"\n[ \t]*\n", text.strip()) if stanza.strip()]
-        if not 0 <= index < len(stanzas):
-            return ""
-        found = re.search(r"^signed-by:[ \t]*(.*(?:\n[ \t].*)*)", stanzas[index], re.IGNORECASE | re.MULTILINE)
-    else:
-        lines = text.splitlines()
-        if not 0 <= index < len(lines):
-            return ""
-        found = re.search(r"\[[^]]*\bsigned-by=([^]\s]+)", lines[index], re.IGNORECASE)
-    return found[1].rstrip() if found else ""
 
 
 def _unpack(files: Iterable[Path], area: Path, prefix: Path) -> None:

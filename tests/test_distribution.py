@@ -12,19 +12,13 @@ import git
 import pytest
 from elftools import __file__ as elftools_file
 
-from basedev import distribution
+from basedev import apt, distribution
 from basedev.distribution import Distribution
 from basedev.errors import SetupError
 from basedev.storage import Storage, file_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = ROOT / "tools/julia-checkout"
-
-
-@pytest.fixture(scope="session")
-def julia() -> Distribution:
-    """The Julia in this user's cache directory, obtained if it is not there."""
-    return distribution.obtain(Storage())
 
 
 def evaluate(julia: Distribution, code: str, **environment: str) -> str:
@@ -208,7 +202,7 @@ def test_the_systems_key_for_the_archive_is_used(
     tmp_path: Path, name: str, text: str, entry: int, expected: str
 ) -> None:
     (tmp_path / name).write_text(text)
-    assert distribution._signed_by(f"{tmp_path / name}:{entry}") == expected
+    assert apt._signed_by(f"{tmp_path / name}:{entry}") == expected
 
 
 def interpreter_for_anyone() -> str | None:

@@ -33,7 +33,8 @@ sorted(lines)
 
 BEHAVIOUR = r"""
 print(chomp("x"), '|', chomp("line\n"), '|', strip(" a "), '|', Base.shout("hey"), Base.shout("hey", mark = '?'), '|')
-print(Base.twice("ab"), Base.thrice("ab"), '|', hasmethod(hex2bytes, Tuple{AbstractString}), '|', ispow2(8), ispow2(7), '|')
+print(Base.twice("ab"), Base.thrice("ab"), '|')
+print(hasmethod(hex2bytes, Tuple{AbstractString}), '|', ispow2(8), ispow2(7), '|')
 using Base64
 print(base64encode(nothing), '|', base64encode("abc"), '|', functionloc(Base.shout, (String,))[2], '|')
 print(which(chomp, (SubString{String},)).line, '|', Base.Docs.doc(Base.shout), Base.Docs.doc(chomp))

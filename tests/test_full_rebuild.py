@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from basedev import distribution, usrtree
+from basedev import usrtree
 from basedev.distribution import Distribution
 from basedev.engines import full
 from basedev.errors import SetupError, UsageError, UserCodeError
@@ -69,12 +69,6 @@ def rebuild(tree: Path, storage: Storage, workdir: Path) -> Path:
         progress=lambda step, seconds: None,
         log=workdir / "log.txt",
     )
-
-
-@pytest.fixture(scope="session")
-def julia() -> Distribution:
-    """The Julia in this user's cache directory, obtained if it is not there."""
-    return distribution.obtain(Storage())
 
 
 @pytest.fixture(scope="module")

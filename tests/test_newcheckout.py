@@ -22,12 +22,6 @@ from basedev.storage import Storage
 TOOL = Path(__file__).resolve().parent.parent / "tools/julia-checkout"
 
 
-@pytest.fixture(scope="session")
-def julia() -> Distribution:
-    """The Julia in this user's cache directory, obtained if it is not there."""
-    return distribution.obtain(Storage())
-
-
 @pytest.fixture(scope="module")
 def checkout(julia: Distribution, tmp_path_factory: pytest.TempPathFactory) -> NewCheckout:
     """One checkout for the tests that only look at it."""
