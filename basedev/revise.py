@@ -8,16 +8,26 @@ what has to be deleted.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from . import signatures
 from .errors import NeedsFullRebuild, UserCodeError
 from .revision import Definition, Delete, Evaluate, Move, Revision, Step
 from .sources import ChangeSet, Sources
-from .syntax import Statement, contains, describe, documented, may_define, only_defines_methods, statements
+from .syntax import (
+    Statement,
+    contains,
+    describe,
+    documented,
+    exported,
+    may_define,
+    only_adds_names,
+    only_defines_methods,
+    statements,
+)
 
 COMPILER = "Core.Compiler"
 
@@ -149,9 +159,13 @@ def _check_statements(path: str, file: SourceFile, difference: FileDifference) -
         raise NeedsFullRebuild(f"{path} is the Core module, with which everything begins")
     if file.modules == (COMPILER,) and (difference.removed or difference.evaluated):
         raise NeedsFullRebuild(f"{path} is a part of Core.Compiler, by which everything is compiled")
+    _reduce_exports(difference)
     defining = [replacement.statement for replacement in difference.evaluated if not replacement.only_documentation]
+    gone = {describe(statement.tree) for statement in difference.removed}
     for statement in (*difference.removed, *defining):
-        if not only_defines_methods(statement.tree):
+        added = statement not in difference.removed and describe(statement.tree) not in gone
+        chained = only_defines_methods(statement.tree) or exported(statement.tree) is not None
+        if not chained and not (added and only_adds_names(statement.tree)):
             raise NeedsFullRebuild(f"{describe(statement.tree)} in {path}:{statement.line} can't be chained yet")
     kept = {(one.inside, documented(one.tree)) for one in defining if one.documentation is not None}
     for statement in difference.removed:
@@ -159,12 +173,41 @@ def _check_statements(path: str, file: SourceFile, difference: FileDifference) -
             raise NeedsFullRebuild(f"the docstring of {describe(statement.tree)} in {path} is gone")
 
 
+def _reduce_exports(difference: FileDifference) -> None:
+    """Leaves of changed export statements what they export more; takes nothing back."""
+    old, new = Counter[tuple[tuple[str, ...], str]](), Counter[tuple[tuple[str, ...], str]]()
+    for statement in difference.removed:
+        old.update((statement.inside, name) for name in exported(statement.tree) or ())
+    for replacement in difference.evaluated:
+        statement = replacement.statement
+        new.update((statement.inside, name) for name in exported(statement.tree) or ())
+    if old.keys() - new.keys():
+        _, name = min(old.keys() - new.keys())
+        raise NeedsFullRebuild(f"{name} is not exported any more: who uses the module has resolved the name")
+    difference.removed = [one for one in difference.removed if exported(one.tree) is None]
+    if not old:
+        return
+    reduced = []
+    for replacement in difference.evaluated:
+        statement = replacement.statement
+        names = exported(statement.tree)
+        if names is not None:
+            more = sorted(name for name in names if (statement.inside, name) not in old)
+            if not more:
+                continue
+            text = "export " + ", ".join(more)
+            statement = replace(statement, text=text, tree=("export", *more))
+        reduced.append(Replacement(replacement.path, statement, replacement.only_documentation))
+    difference.evaluated = reduced
+
+
 def _differences(
     changes: ChangeSet, old: Sources, new: Sources, files: Mapping[str, SourceFile], evaluator: Evaluator
 ) -> dict[str, FileDifference]:
     found = {}
     reasons: list[NeedsFullRebuild] = []
-    for path in changes.paths:
+    order = {path: number for number, path in enumerate(files)}
+    for path in sorted(changes.paths, key=lambda path: order.get(path, len(order))):
         if not path.endswith(".jl"):
             continue
         texts = [sources.contents[path] if path in sources.blobs else b"" for sources in (old, new)]
@@ -277,7 +320,7 @@ def _check_names(names: list[dict[str, Any]], path: str) -> None:
     for name in names:
         if name["module"].startswith(COMPILER) and name["kind"] == "global":
             continue  # inference counts in globals of its own
-        if not (name["kind"] == "function" and name["new"]):
+        if not name["new"] or name["kind"] == "module":
             raise NeedsFullRebuild(f"{path} changes the {name['kind']} {name['module']}.{name['name']}")
 
 
@@ -309,7 +352,11 @@ def _definitions(
         change = "modified" if method["signature"] in before else "added"
         yield Definition(what, replacement.path, method["line"], change)
     for replacement, step in evaluated:
-        if replacement.only_documentation:
+        tree, line = replacement.statement.tree, replacement.statement.line
+        if not only_defines_methods(tree) and not replacement.only_documentation:
+            if not step.module.startswith(COMPILER):
+                yield Definition(f"{describe(tree)} of {step.module}", replacement.path, line, "added")
+        elif replacement.only_documentation:
             what = f"{step.module}.{describe(replacement.statement.tree).removeprefix('method ')}"
             yield Definition(what, replacement.path, replacement.statement.line, "documented")
     for path, _, method in deleted:

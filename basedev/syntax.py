@@ -166,6 +166,41 @@ def only_defines_methods(tree: Tree, *, local: bool = False) -> bool:
     return False
 
 
+def only_adds_names(tree: Tree) -> bool:
+    """Whether a statement that was not there before only binds names: a constant, a type, a macro, a global.
+
+    What its right-hand side calls must not change anything, by the convention that such functions end in `!`.
+    """
+    if not isinstance(tree, tuple) or not tree or _calls_mutating(tree):
+        return False
+    if tree[0] in ("struct", "abstract", "primitive", "macro"):
+        return True
+    if tree[0] == "const":
+        return isinstance(tree[1], tuple) and tree[1][0] == "=" and only_adds_names(tree[1])
+    return tree[0] == "=" and (
+        isinstance(tree[1], str) or (isinstance(tree[1], tuple) and tree[1][0] == "curly")  # Alias{T} = ...
+    )
+
+
+def exported(tree: Tree) -> frozenset[str] | None:
+    """The names that an export statement exports; None for other statements."""
+    return frozenset(tree[1:]) if isinstance(tree, tuple) and tree[:1] == ("export",) else None
+
+
+def _calls_mutating(tree: Tree) -> bool:
+    if not isinstance(tree, tuple):
+        return False
+    if (
+        tree[:1] == ("call",)
+        and len(tree) > 1
+        and isinstance(tree[1], str)
+        and tree[1].endswith("!")
+        and tree[1] != "!"
+    ):
+        return True
+    return any(_calls_mutating(part) for part in tree)
+
+
 def _is_signature(left: Tree) -> bool:
     if not isinstance(left, tuple):
         return False
@@ -212,6 +247,8 @@ def describe(tree: Tree) -> str:
     if isinstance(tree, tuple) and tree:
         if tree[0] == "macrocall":
             return f"{_name(tree[1])} {_first_name(tree[2:])}".rstrip()
+        if names := exported(tree):
+            return f"export {', '.join(sorted(names))}"
         kind = DEFINED_BY.get(str(tree[0]))
         if kind:
             return f"{kind} {_first_name(tree[1:])}".rstrip()

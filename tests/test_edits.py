@@ -61,11 +61,11 @@ def test_more_specific_method_takes_over(bench: Bench) -> None:
 
 
 def test_deleted_method(bench: Bench) -> None:
-    bench.edit("base/strings/util.jl", "ascii(x::AbstractString) = ascii(String(x))\n", "")
+    bench.edit("base/strings/util.jl", "hex2bytes(s::AbstractString) = hex2bytes(String(s))\n", "")
     built = bench.chain()
-    assert changes(built) == {("Base.ascii(::AbstractString)", "deleted")}
-    code = "print(ascii(\"a\"), hasmethod(ascii, Tuple{SubString{String}}), length(methods(ascii)))"
-    assert bench.julia(built["image"], code) == "afalse1"
+    assert changes(built) == {("Base.hex2bytes(::AbstractString)", "deleted")}
+    code = "print(hex2bytes(\"61\"), hasmethod(hex2bytes, Tuple{SubString{String}}), length(methods(hex2bytes)))"
+    assert bench.julia(built["image"], code) == "UInt8[0x61]false1"
 
 
 def test_changed_signature_ends_the_old_method(bench: Bench) -> None:
@@ -138,3 +138,30 @@ def test_moved_methods_know_their_lines(bench: Bench) -> None:
     assert built["definitions"] == {"evaluated": [], "deleted": []}
     line = 1 + path.read_text().split("function chomp(s::String)")[0].count("\n")
     assert bench.julia(built["image"], "print(which(chomp, (String,)).line)") == str(line)
+
+
+def test_new_names(bench: Bench) -> None:
+    bench.append(
+        "base/strings/util.jl",
+        """
+const ROUND_BRACKETS = ("(", ")")
+abstract type Bracketed end
+struct Quoted{T<:AbstractString} <: Bracketed
+    text::T
+    Quoted(text::T) where {T} = new{T}(ROUND_BRACKETS[1] * text * ROUND_BRACKETS[2])
+end
+macro quoted_string(text)
+    :(Quoted($(esc(text))).text)
+end
+quoted_name(x) = @quoted_string(string(x))
+""",
+    )
+    bench.edit("base/exports.jl", "    chomp,\n", "    chomp,\n    quoted_name,\n")
+    built = bench.chain()
+    added = {what for what, change in changes(built) if change == "added"}
+    assert {"constant ROUND_BRACKETS of Base", "struct Quoted of Base", "export quoted_name of Base"} <= added
+    code = (
+        'print(quoted_name(1), Base.Quoted("a") isa Base.Bracketed, isconst(Base, :ROUND_BRACKETS),'
+        " Base.isexported(Base, :quoted_name), Base.isexported(Base, :chomp), Base.isexported(Base, :Quoted))"
+    )
+    assert bench.julia(built["image"], code) == "(1)truetruetruetruefalse"

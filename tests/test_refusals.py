@@ -13,9 +13,9 @@ EDITS = {
     "macro": (("base/util.jl", "macro kwdef(expr)", "macro kwdef(expr, _=0)"), "macro kwdef in base/util.jl"),
     "export": (("base/exports.jl", "    chomp,\n", ""), "export"),
     "include": (("base/Base.jl", 'include("version.jl")\n', ""), "include in base/Base.jl"),
-    "global": (
-        (UTIL, "# starts with and ends with predicates", "a_global = 1"),
-        "global a_global in base/strings/util.jl",
+    "side effect": (
+        (UTIL, "# starts with and ends with predicates", "const A_LIST = push!([], 1)"),
+        "constant A_LIST in base/strings/util.jl",
     ),
     "compiler": (
         ("base/compiler/utilities.jl", "function istopfunction(", "function is_top_function("),

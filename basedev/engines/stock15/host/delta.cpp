@@ -209,10 +209,12 @@ std::vector<std::string> Delta::obstacles(size_t world) const {
                 visit((jl_method_instance_t *)instance);
     };
     for (auto *entries : {&changes.added, &changes.ended})
-        for (jl_typemap_entry_t *entry : *entries)
-            if (jl_symbol_name(entry->func.method->name)[0] == '@')
-                add(method_name(entry->func.method) +
-                    " is a macro: what it expanded to is all over the base image");
+        for (jl_typemap_entry_t *entry : *entries) {
+            jl_method_t *method = entry->func.method;
+            bool known = image.contains(jl_method_table_for((jl_value_t *)entry->sig));
+            if (known && jl_symbol_name(method->name)[0] == '@')
+                add(method_name(method) + " is a macro: what it expanded to is all over the base image");
+        }
     for (jl_typemap_entry_t *entry : changes.ended) {
         jl_method_t *method = entry->func.method;
         for_each_specialization(method, [&](jl_method_instance_t *instance) {
