@@ -95,7 +95,7 @@ class Bench:
 
     def julia(self, image: str | Path, code: str) -> str:
         """What a program prints on the stock Julia with an image, and nothing else loaded."""
-        command = [self.root / "usr/bin/julia", "-J", image, "--startup-file=no", "-e", code]
+        command = [str(self.root / "usr/bin/julia"), "-J", str(image), "--startup-file=no", "-e", code]
         done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

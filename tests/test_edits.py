@@ -64,7 +64,7 @@ def test_deleted_method(bench: Bench) -> None:
     bench.edit("base/strings/util.jl", "hex2bytes(s::AbstractString) = hex2bytes(String(s))\n", "")
     built = bench.chain()
     assert changes(built) == {("Base.hex2bytes(::AbstractString)", "deleted")}
-    code = "print(hex2bytes(\"61\"), hasmethod(hex2bytes, Tuple{SubString{String}}), length(methods(hex2bytes)))"
+    code = 'print(hex2bytes("61"), hasmethod(hex2bytes, Tuple{SubString{String}}), length(methods(hex2bytes)))'
     assert bench.julia(built["image"], code) == "UInt8[0x61]false1"
 
 

@@ -293,7 +293,7 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("place", ["a file", "a file/below"])
 def test_a_cache_directory_that_can_be_none(tmp_path: Path, place: str) -> None:
     (tmp_path / "a file").touch()
-    with pytest.raises(SetupError, match="can't be the cache directory.*BASEDEV_CACHE") as caught:
+    with pytest.raises(SetupError, match=r"can't be the cache directory.*BASEDEV_CACHE") as caught:
         Storage(tmp_path / place).directory("images")
     assert "\n" not in caught.value.message and caught.value.exit_code == 3
 
@@ -348,7 +348,7 @@ def test_a_program_that_fails(tmp_path: Path) -> None:
     with pytest.raises(InternalError, match="sh exited with 3") as caught:
         process.run(["sh", "-c", "echo why; exit 3"])
     assert caught.value.detail == "why"
-    with pytest.raises(InternalError, match="killed by signal 9.*memory"):
+    with pytest.raises(InternalError, match=r"killed by signal 9.*memory"):
         process.run(["sh", "-c", "kill -9 $$"])
 
 
