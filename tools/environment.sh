@@ -1,7 +1,9 @@
-# Sourced by the other tools: sees to everything that basedev and its tests need, and sets $python.
+# Sourced by the other tools, or in a shell at the repository's root: sees to everything that basedev and its tests
+# need, puts it on the PATH, and sets $python.
 # The virtual environment is in the user's cache directory, named by the Python and by pyproject.toml.
 
-root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+here=$(dirname -- "$0")
+if [ -f "$here/environment.sh" ]; then root=$(CDPATH='' cd -- "$here/.." && pwd); else root=$(pwd); fi
 cache=${BASEDEV_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/basedev}
 
 need() { # program package
