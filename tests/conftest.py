@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,22 @@ class Bench:
         with (self.root / path).open("a") as file:
             file.write(text)
 
-    def basedev(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str) -> list[str]:
+        """The command line."""
+        return [sys.executable, "-m", "basedev", *words]
+
+    def basedev(
+        self, *words: str, environment: Mapping[str, str] | None = None, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Runs the command line in the checkout."""
-        command = [sys.executable, "-m", "basedev", *words]
         return subprocess.run(
-            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, **options
+            self.command(*words),
+            cwd=self.root,
+            env={**self.environment, **(environment or {})},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def json(self, *words: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Host:
         # Not the terminal: the runtime makes its streams non-blocking.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the host
         self._process = subprocess.Popen(
-            [program, image],
+            [program, image, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -1,7 +1,9 @@
 // The host: a process that embeds Julia on a base image, takes requests on standard input and answers on
 // standard output. It does what needs the runtime's insides; basedev decides what is to be done.
 //
-//   host IMAGE
+//   host IMAGE [PARENT]
+//
+// PARENT is the id of the process that it is to die with.
 //
 // A request is a line of words, some of which are the lengths of byte strings that follow it at once. An answer
 // is a line with its length in bytes, and that many bytes of JSON. Closing standard input ends the host.
@@ -459,10 +461,12 @@ void start_julia(const char *image) {
 
 int main(int argc, char **argv) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (argc != 2) {
-        fprintf(stderr, "usage: host IMAGE\n");
+    if (argc != 2 && argc != 3) {
+        fprintf(stderr, "usage: host IMAGE [PARENT]\n");
         return 2;
     }
+    if (argc == 3 && getppid() != atoi(argv[2]))
+        _exit(0);  // it died before it could be told to take this process along
     std::string path;
     if (char *resolved = realpath(argv[1], nullptr)) {
         path = resolved;
