@@ -46,7 +46,7 @@ EDITS: dict[str, tuple[str, str, str]] = {
     "`chomp(::String)`": (
         UTIL,
         "function chomp(s::String)\n",
-        "function chomp(s::String)\n    length(s) == -{n} && return SubString(s)\n",
+        "function chomp(s::String)\n    ncodeunits(s) == -{n} && return SubString(s)\n",
     ),
 }
 """File, what stands there ("" is its end), and what is put in its place, with a number that makes it new."""
@@ -256,7 +256,7 @@ def main() -> None:
             chained = Path(place.basedev("build", "--no-full-rebuild")["image"])
         err.print("start-up and run-time, in alternation ...")
         start = measure_start(base, chained, place, 20)
-        code = measure_code(base, chained, place, 5)
+        code = measure_code(base, chained, place, 8)
         text = report(edits, full, start, code)
     finally:
         shutil.rmtree(root, ignore_errors=True)
