@@ -165,3 +165,17 @@ quoted_name(x) = @quoted_string(string(x))
         " Base.isexported(Base, :quoted_name), Base.isexported(Base, :chomp), Base.isexported(Base, :Quoted))"
     )
     assert bench.julia(built["image"], code) == "(1)truetruetruetruefalse"
+
+
+def test_file_shared_with_the_compiler(bench: Bench) -> None:
+    # array.jl is a part of Core.Compiler too, which does not use `reverse!`
+    head = "function reverse!(v::AbstractVector, s=first(LinearIndices(v)), n=last(LinearIndices(v)))\n"
+    bench.edit("base/array.jl", head, head + '    n == -77 && return "edited"\n')
+    line = 1 + (bench.root / "base/array.jl").read_text().split(head)[0].count("\n")
+    built = bench.chain()
+    assert all(what.startswith("Base.reverse!(") for what, _ in changes(built))
+    code = (
+        "print(reverse!([1], 1, -77), Core.Compiler.reverse!([1], 1, -77), reverse!([1, 2]),"
+        " [only(methods(m.reverse!, (Vector{Int}, Int, Int))).line for m in (Base, Core.Compiler)])"
+    )
+    assert bench.julia(built["image"], code) == f"editededited[2, 1]Int32[{line}, {line}]"
