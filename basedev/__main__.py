@@ -10,6 +10,7 @@ def main() -> int:
     try:
         from .cli import main as command_line
     except KeyboardInterrupt:
+        print("basedev: interrupted; nothing was changed", file=sys.stderr)
         return 130
     except ImportError as error:
         reason = str(error).splitlines()[0]

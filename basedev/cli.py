@@ -58,9 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     def making(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--engine", choices=ENGINES, help="how to make the image (default: auto)")
         parser.add_argument(
-            "--no-full-rebuild",
-            action="store_true",
-            help="fail with the reason where only a full rebuild is right",
+            "--full-rebuild",
+            action=argparse.BooleanOptionalAction,
+            help="rebuild in full, in minutes, where nothing else is right, or fail with the reason (default: rebuild)",
         )
 
     command("init", "adopt a checkout and make its base image, once", "basedev -C ~/julia init")
@@ -152,9 +152,9 @@ def _build(
     checkout: Checkout, storage: Storage, config: Config, options: argparse.Namespace, terminal: Terminal
 ) -> Result:
     engine = options.engine or config.engine
-    may_rebuild = config.full_rebuild and not options.no_full_rebuild
+    may_rebuild = config.full_rebuild if options.full_rebuild is None else options.full_rebuild
     if engine == FULL and not may_rebuild:
-        raise UsageError("the engine full rebuilds in full, which was forbidden")
+        raise UsageError("the engine full rebuilds in full, which is forbidden (full-rebuild)")
     forced = None if engine == "auto" and may_rebuild else CHAINED if engine == "auto" else engine
     with terminal.steps() as steps:
         builder = Builder(checkout, storage, steps)

@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 PACKAGES = {"as": "binutils", "gcc": "gcc", "g++": "g++", "git": "git"}
 """Where programs come from that a small system may lack."""
 
-WATCHER = 'read -r end; kill -9 -- "-$1"'
+WATCHER = "read -r end; kill -9 0"
 """For sh: its standard input is a pipe that ends when basedev is gone."""
 
 FULL_DISK = (
@@ -91,49 +91,46 @@ def how_it_ended(status: int) -> str:
 
 
 def _run(words: list[str], cwd: Path | None, env: Mapping[str, str] | None, output: IO[bytes]) -> int:
-    try:
-        running = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
-    except (FileNotFoundError, PermissionError) as error:
-        if error.filename != words[0]:
-            raise
-        package = PACKAGES.get(Path(words[0]).name)
-        remedy = f": install the package {package} and retry" if package else ""
-        raise SetupError(f"{words[0]} can't be run: {error.strerror}{remedy}") from error
-    _groups.add(running.pid)
-    try:
-        with _watcher(running.pid):
+    with _watched_group() as group:
+        try:
+            running = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=lambda: os.setpgid(0, group),
+            )
+        except (FileNotFoundError, PermissionError) as error:
+            if error.filename != words[0]:
+                raise
+            package = PACKAGES.get(Path(words[0]).name)
+            remedy = f": install the package {package} and retry" if package else ""
+            raise SetupError(f"{words[0]} can't be run: {error.strerror}{remedy}") from error
+        try:
             return running.wait()
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-        raise
-    finally:
-        _groups.discard(running.pid)
+        except BaseException:
+            os.killpg(group, signal.SIGKILL)
+            running.wait()
+            raise
 
 
 @contextmanager
-def _watcher(group: int) -> Iterator[None]:
-    """While it lasts, the process group is killed as soon as this process is gone."""
+def _watched_group() -> Iterator[int]:
+    """A process group that is killed as soon as this process is gone. Its leader is what watches."""
     watcher = subprocess.Popen(
-        ["sh", "-c", WATCHER, "sh", str(group)],
+        ["/bin/sh", "-c", WATCHER],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        preexec_fn=os.setpgrp,
     )
+    _groups.add(watcher.pid)
     try:
-        yield
+        yield watcher.pid
     finally:
+        _groups.discard(watcher.pid)
         watcher.kill()
         watcher.wait()
         assert watcher.stdin is not None

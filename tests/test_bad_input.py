@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import SHARED, Bench
+from test_storage import without_root
 
 from basedev.checkout import Checkout
 from basedev.engines.stock15.baseimage import base_id
+from basedev.errors import SetupError
+from basedev.link import LINKERS
+from basedev.sources import Sources
 from basedev.storage import cache_root
 
 UTIL = "base/strings/util.jl"
@@ -44,11 +50,53 @@ def test_syntax_error(bench: Bench) -> None:
     assert images(bench) == {good["image_id"]}
 
 
+@pytest.mark.parametrize(
+    ("text", "told", "column"),
+    [
+        (b'broken(x) = "\xff\xfe"\n', "syntax: invalid UTF-8 sequence", 10),
+        (b"broken(x) = 1 \0 2\n", "syntax: invalid character", 12),
+        (b"function broken(\n\n", "syntax: incomplete: premature end of input", 1),
+        pytest.param(
+            b"#= never closed\nmissing() = 1\n",
+            "syntax: incomplete: unterminated multi-line comment #= ... =#",
+            1,
+            marks=pytest.mark.xfail(strict=True, reason="skip_blank (host/syntax.cpp) skips the comment and the rest"),
+        ),
+    ],
+)
+def test_texts_that_are_none(bench: Bench, text: bytes, told: str, column: int) -> None:
+    with (bench.root / UTIL).open("ab") as file:
+        line = (bench.root / UTIL).read_text().count("\n") + 1
+        file.write(text)
+    done = bench.basedev("build")
+    assert done.returncode == 1
+    first, _, mark = done.stderr.rstrip("\n").split("\n")
+    assert first.startswith(f"basedev: {UTIL}:{line}:") and told in first
+    assert mark.strip() == "^" and mark.index("^") >= len(f"{line} | ") + column - 1
+    assert images(bench) == set()
+
+
+def test_the_last_good_image_stays(bench: Bench) -> None:
+    bench.append(UTIL, NEW_FUNCTION)
+    good = bench.chain()
+    for text in ("broken(\n", "broken(x::ThisTypeDoesNotExist) = x\n"):
+        bench.edit(UTIL, NEW_FUNCTION, NEW_FUNCTION + text)
+        assert bench.basedev("build").returncode == 1
+        bench.edit(UTIL, NEW_FUNCTION + text, NEW_FUNCTION)
+    assert bench.julia(good["image"], 'print(Base.harmless("a"))') == "a"
+    again = bench.chain()
+    assert (again["status"], again["image"]) == ("present", good["image"])
+
+
 def test_error_at_evaluation(bench: Bench) -> None:
     bench.append(UTIL, "takes_nothing_known(x::ThisTypeDoesNotExist) = x\n")
     done = bench.basedev("build")
     assert done.returncode == 1
-    assert f"{UTIL}:" in done.stderr and "UndefVarError: ThisTypeDoesNotExist not defined" in done.stderr
+    first, *detail = done.stderr.splitlines()
+    line = (bench.root / UTIL).read_text().count("\n")
+    assert first == f"basedev: {UTIL}:{line}: method takes_nothing_known fails when it is evaluated"
+    assert "UndefVarError: ThisTypeDoesNotExist not defined" in "\n".join(detail)
+    assert "Traceback" not in done.stderr
     assert images(bench) == set()
 
 
@@ -77,6 +125,39 @@ def test_another_julia(bench: Bench) -> None:
     assert "is Julia 1.6.0" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_another_julia_in_its_place(bench: Bench) -> None:
+    library = bench.root / "usr/lib/x86_64-linux-gnu/libjulia.so.1"
+    real = library.resolve()
+    kept = real.with_suffix(".kept")
+    real.rename(kept)
+    try:
+        real.write_text("another")
+        done = bench.basedev("build")
+    finally:
+        kept.replace(real)
+    assert done.returncode == 3
+    assert f"{library} is not that of Julia 1.5.3" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_editors_leave_marks(bench: Bench) -> None:
+    """Links that lead nowhere, by which editors lock a file, and what else is called `.jl` without being a source."""
+    (bench.root / "base/strings/.#util.jl").symlink_to("someone@somewhere.1234")
+    (bench.root / "base/a directory.jl").mkdir()
+    told = bench.json("status")
+    assert (told["status"], told["changed_files"]) == ("current", [])
+
+
+def test_source_that_cannot_be_read() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        (root / "base").mkdir()
+        (root / "stdlib").mkdir()
+        (root / "base/secret.jl").touch(mode=0o000)
+        with without_root(root), pytest.raises(SetupError, match=r"base/secret\.jl can't be read") as caught:
+            Sources.read(root)
+    assert "BASEDEV_CACHE" not in caught.value.message
+
+
 def test_no_base_image_yet(bench: Bench) -> None:
     record = bench.root / "usr/share/basedev/base.json"
     before = record.read_text()
@@ -89,19 +170,35 @@ def test_no_base_image_yet(bench: Bench) -> None:
     assert done.stderr == f"basedev: {bench.root} has no base image yet: run basedev init\n"
 
 
-def test_no_compiler(bench: Bench, tmp_path: Path) -> None:
-    for kind in ("julia", "bases"):
-        (tmp_path / kind).symlink_to(cache_root() / kind)
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("git", "as", "ld", "gcc"):
+PROGRAMS = {"g++": "g++", "as": "binutils", "gcc": "gcc", "ld.bfd": "binutils", "git": "git"}
+
+
+def only(directory: Path, *programs: str) -> str:
+    """A PATH on which these are all."""
+    directory.mkdir()
+    for name in programs:
         found = shutil.which(name)
         assert found
-        (programs / name).symlink_to(found)
+        (directory / name).symlink_to(found)
+    return str(directory)
+
+
+@pytest.mark.parametrize("missing", PROGRAMS)
+def test_missing_programs(bench: Bench, tmp_path: Path, missing: str) -> None:
+    for kind in SHARED:
+        if not (kind == "hosts" and missing == "g++"):
+            (tmp_path / kind).symlink_to(cache_root() / kind)
+    path = only(tmp_path / "bin", *PROGRAMS.keys() - {missing})
     bench.append(UTIL, NEW_FUNCTION)
-    done = bench.basedev("build", environment={"PATH": str(programs), "BASEDEV_CACHE": str(tmp_path)})
+    done = bench.basedev("build", environment={"PATH": path, "BASEDEV_CACHE": str(tmp_path)})
     assert done.returncode == 3
-    assert "install the package g++" in done.stderr
+    error = done.stderr.splitlines()[-1]
+    if missing == "git":  # the package that reads repositories fails to load without it
+        assert error.startswith("basedev: git or a Python package that basedev needs is not installed: ")
+    else:
+        assert f"install the package {PROGRAMS[missing]}" in error
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "images").exists()
 
 
 @pytest.fixture
@@ -131,16 +228,60 @@ def test_damaged_base_image_is_made_again(bench: Bench, own_base: Path) -> None:
     assert bench.julia(json.loads(done.stdout)["image"], 'print(Base.harmless("a"))') == "a"
 
 
-@pytest.fixture
-def small_disk(bench: Bench, tmp_path: Path) -> Iterator[Path]:
-    """A cache directory on a disk of 100 MB."""
+def test_damaged_image_is_made_again(bench: Bench) -> None:
+    bench.append(UTIL, NEW_FUNCTION)
+    image = Path(bench.chain()["image"])
+    image.chmod(0o644)
+    with image.open("r+b") as file:
+        file.seek(image.stat().st_size // 2)
+        file.write(b"damage")
+    again = bench.chain()
+    assert (again["status"], again["image"]) == ("built", str(image))
+    assert bench.julia(image, 'print(Base.harmless("a"))') == "a"
+
+
+@pytest.fixture(params=["100m"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A cache directory on a small disk."""
     if os.geteuid():
         pytest.skip("only root can mount a small disk")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", tmp_path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", tmp_path], check=True)
     for kind in SHARED:
         (tmp_path / kind).symlink_to(cache_root() / kind)
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("linker", [f"ld.{name}" for name in LINKERS if shutil.which(f"ld.{name}")])
+@pytest.mark.parametrize("small_disk", ["200m"], indirect=True)
+def test_no_room_for_what_the_linker_writes(
+    bench: Bench, small_disk: Path, tmp_path_factory: pytest.TempPathFactory, linker: str
+) -> None:
+    path = only(tmp_path_factory.mktemp("linker") / "bin", "git", "as", "gcc", linker)
+    bench.append(UTIL, NEW_FUNCTION)
+    done = bench.basedev("build", environment={"PATH": path, "BASEDEV_CACHE": str(small_disk)})
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("basedev: the disk is full (")
+    assert "BASEDEV_CACHE" in done.stderr.splitlines()[-1]
+    assert not list(small_disk.glob("images/*")) and not list(small_disk.glob("staging/*"))
+
+
+@pytest.mark.parametrize("limit", [50 << 20, 130 << 20])
+def test_files_that_may_not_be_so_large(bench: Bench, limit: int) -> None:
+    """The heap is larger than the one, the image than the other."""
+    bench.append(UTIL, NEW_FUNCTION)
+    done = subprocess.run(
+        bench.command("build"),
+        cwd=bench.root,
+        env=bench.environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("basedev: the disk is full (")
+    assert images(bench) == set()
+    assert list((bench.storage.root / "staging").iterdir()) == []
 
 
 def test_full_disk(bench: Bench, small_disk: Path) -> None:
@@ -158,7 +299,15 @@ def test_read_only_disk(bench: Bench, small_disk: Path) -> None:
     bench.append(UTIL, NEW_FUNCTION)
     done = bench.basedev("build", environment={"BASEDEV_CACHE": str(small_disk)})
     assert done.returncode == 3, done.stderr
-    assert "read-only" in done.stderr and "BASEDEV_CACHE" in done.stderr and "Traceback" not in done.stderr
+    assert "read-only" in done.stderr and "BASEDEV_CACHE" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_file_in_the_place_of_the_cache(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for command in ("init", "status", "build", "run", "test"):
+        done = bench.basedev(command, environment={"BASEDEV_CACHE": str(tmp_path / "file")})
+        assert done.returncode == 3
+        assert "can't be the cache directory" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_user_files_stay_as_they_are(bench: Bench) -> None:

@@ -1,20 +1,25 @@
-"""The contract of the command line: exit codes, one JSON object, configuration, and Julia's own input and signals."""
+"""The contract of the command line: exit codes, one JSON object, and Julia's own input, terminal and signals."""
 
 from __future__ import annotations
 
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
+import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Bench
 
-from basedev.config import Config, load_config
-from basedev.errors import UsageError
+from basedev.checkout import Checkout
+from basedev.engines.stock15.host_program import host_program
+from basedev.storage import Storage, cache_root
+from basedev.store import Store
 
 KEYS = {
     *("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason", "changed_files"),
@@ -42,12 +47,68 @@ def test_json_is_one_object(bench: Bench) -> None:
     assert json.loads(bench.basedev("--json", "init").stdout)["status"] == "ready"
 
 
-def test_json_tells_failures(bench: Bench) -> None:
+@pytest.mark.parametrize("command", ["status", "build", "run", "test"])
+def test_json_tells_failures(bench: Bench, command: str) -> None:
     bench.append("base/strings/util.jl", "\ntold(s\n")
-    done = bench.basedev("--json", "build")
+    done = bench.basedev("--json", command)
     assert done.returncode == 1
     told = json.loads(done.stdout)
+    assert told.keys() >= KEYS
     assert told["status"] == "failed" and "syntax" in told["errors"][0]["message"]
+    assert "told(s" in told["errors"][0]["detail"]
+    assert (told["image"], told["image_id"], told["full_rebuild_reason"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["-C", "/", "init"], 2),
+        (["-C", "/", "status"], 2),
+        (["build", "--engine", "steam"], 2),
+        (["test", "no/such/test"], 2),
+        (["test"], 2),
+        ([], 2),
+    ],
+)
+def test_json_tells_errors_of_usage(bench: Bench, words: list[str], code: int) -> None:
+    done = bench.basedev("--json", *words)
+    assert done.returncode == code
+    told = json.loads(done.stdout)
+    assert told.keys() >= KEYS and told["status"] == "failed"
+    (error,) = told["errors"]
+    assert done.stderr.splitlines()[-1] == f"basedev: {error['message']}"
+
+
+def test_a_defect_is_told_as_one(bench: Bench, tmp_path: Path) -> None:
+    """A host that does not work, in the place of the right one."""
+    julia = Checkout(bench.root).distribution
+    for kind in ("julia", "bases"):
+        (tmp_path / kind).symlink_to(cache_root() / kind)
+    broken = Storage(tmp_path)
+    with broken.staging("host") as made:
+        (made / "host").write_text("#!/bin/sh\necho host: nothing works >&2\nexit 4\n")
+        (made / "host").chmod(0o755)
+        Store(broken).publish("hosts", host_program(julia, Storage(), print).parent.name, made, {})
+    bench.append("base/strings/util.jl", "\ntold(s) = s\n")
+    done = bench.basedev("--json", "build", "--no-full-rebuild", environment={"BASEDEV_CACHE": str(tmp_path)})
+    assert done.returncode == 4
+    assert json.loads(done.stdout)["errors"][0]["message"] == "the engine's host failed: nothing works"
+    assert not (tmp_path / "images").exists() and list((tmp_path / "staging").iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["status"], ["--json", "status"]])
+def test_output_that_nobody_takes(bench: Bench, words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    for output in (os.open("/dev/full", os.O_WRONLY), writing):
+        command = bench.command(*words)
+        done = subprocess.run(
+            command, cwd=bench.root, env=bench.environment, stdout=output, stderr=subprocess.PIPE, text=True
+        )
+        os.close(output)
+        assert done.returncode == 3
+        assert done.stderr.startswith("basedev: the result can't be written to standard output: ")
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("words", [(), ("unknown",), ("build", "--engine", "steam"), ("test", "no/such/test")])
@@ -60,6 +121,18 @@ def test_usage_errors(bench: Bench, words: tuple[str, ...]) -> None:
 def test_exit_codes_pass_through(bench: Bench) -> None:
     assert bench.basedev("run", "--", "-e", "exit(17)").returncode == 17
     assert bench.basedev("run", "--", "-e", "error()").returncode == 1
+    done = bench.basedev("--json", "run", "--", "-e", 'println("to julia"); exit(17)')
+    assert (done.returncode, json.loads(done.stdout)["exit_code"]) == (17, 17)
+    assert "to julia" in done.stderr
+
+
+def test_no_signal_is_ignored(bench: Bench) -> None:
+    """Python ignores some, which Julia must not inherit."""
+    code = "run(`grep SigIgn /proc/self/status`)"
+    stock = subprocess.run(
+        [bench.root / "usr/bin/julia", "--startup-file=no", "-e", code], capture_output=True, text=True, check=True
+    )
+    assert bench.basedev("run", "--", "--startup-file=no", "-e", code).stdout == stock.stdout
 
 
 def test_standard_input_is_julias(bench: Bench) -> None:
@@ -81,21 +154,61 @@ def test_terminal_is_julias(bench: Bench) -> None:
     assert os.read(ours, 100) == b"truetrue"
 
 
+SLEEPER = (
+    "ccall(:jl_exit_on_sigint, Cvoid, (Cint,), 0);"
+    'try; println("ready"); sleep(60); catch e; print(typeof(e)); exit(3); end'
+)
+
+
+def until_noticed(interrupt: Callable[[], object], output: int) -> bytes:
+    """Interrupts Julia until it says something, and returns that. It misses what comes just before it sleeps."""
+    time.sleep(0.2)
+    interrupt()
+    while not select.select([output], [], [], 5)[0]:
+        interrupt()
+    return os.read(output, 1000)
+
+
 def test_signals_are_julias(bench: Bench) -> None:
-    code = 'println("ready"); try; sleep(60); catch e; print(e isa InterruptException); exit(3); end'
-    catch = "ccall(:jl_exit_on_sigint, Cvoid, (Cint,), 0); " + code
     process = subprocess.Popen(
-        bench.command("run", "--", "-e", catch),
+        bench.command("run", "--", "-e", SLEEPER), cwd=bench.root, env=bench.environment, stdout=subprocess.PIPE
+    )
+    assert process.stdout and process.stdout.readline() == b"ready\n"
+    said = until_noticed(lambda: process.send_signal(signal.SIGINT), process.stdout.fileno())
+    assert said == b"InterruptException"
+    assert process.wait() == 3
+
+
+def test_termination_is_julias(bench: Bench) -> None:
+    process = subprocess.Popen(
+        bench.command("run", "--", "-e", "println(getpid()); sleep(60)"),
         cwd=bench.root,
         env=bench.environment,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
     )
-    assert process.stdout and process.stdout.readline() == "ready\n"
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate()[0] == "true"
-    assert process.returncode == 3
+    assert process.stdout and int(process.stdout.readline()) == process.pid  # nothing is between it and its caller
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM  # Julia's own way to end
+
+
+def test_control_c_at_the_terminal_is_julias(bench: Bench) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(bench.root)
+        command = bench.command("run", "--", "-e", SLEEPER)
+        os.execve(command[0], command, bench.environment)
+    settings = termios.tcgetattr(terminal)
+    settings[3] &= ~termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSANOW, settings)
+    said = b""
+    while b"ready\r\n" not in said:
+        said += os.read(terminal, 1000)
+    said += until_noticed(lambda: os.write(terminal, b"\x03"), terminal)
+    assert said == b"ready\r\nInterruptException"
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 3
 
 
 def test_tests_of_changed_files_are_chosen(bench: Bench) -> None:
@@ -112,30 +225,3 @@ def test_failing_tests_fail(bench: Bench) -> None:
     done = bench.basedev("test", "char")
     assert done.returncode == 1
     assert "1 == 2" in done.stdout + done.stderr
-
-
-def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    assert load_config(tmp_path) == Config()
-    (tmp_path / "home/basedev").mkdir(parents=True)
-    (tmp_path / "home/basedev/config.toml").write_text('[basedev]\nengine = "full"\nfull-rebuild = false\n')
-    (tmp_path / ".basedev.toml").write_text('[basedev]\nengine = "stock-1.5"\n')
-    assert load_config(tmp_path) == Config(engine="stock-1.5", full_rebuild=False)
-    for text in (
-        "[basedev]\nengin = 1\n",
-        "[basedev]\nengine = 1\n",
-        "[other]\n",
-        "[basedev\n",
-        '[basedev]\nengine = "x"',
-    ):
-        (tmp_path / ".basedev.toml").write_text(text)
-        with pytest.raises(UsageError, match=r"\.basedev\.toml"):
-            load_config(tmp_path)
-
-
-def test_configuration_is_used(bench: Bench) -> None:
-    (bench.root / ".basedev.toml").write_text("[basedev]\nfull-rebuild = false\n")
-    bench.edit("base/version.jl", "const VInt = UInt32", "const VInt = UInt64")
-    done = bench.basedev("build")
-    assert done.returncode == 3
-    assert "constant VInt" in done.stderr

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Bench
+
+from basedev.storage import cache_root
 
 UTIL = "base/strings/util.jl"
 
@@ -30,26 +34,28 @@ def start(bench: Bench, *words: str) -> subprocess.Popen[str]:
 
 
 def helpers_of(bench: Bench) -> list[str]:
-    """Programs that work in this run's cache directory."""
+    """Programs that work in this run's checkout, as all do that basedev starts: the host, compilers and linkers."""
     found = []
     for process in Path("/proc").iterdir():
         try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            directory = (process / "cwd").readlink()
-            state = (process / "status").read_text().split("State:")[1].split("\n")[0] + (process / "wchan").read_text()
+            if (process / "cwd").readlink() == bench.root:
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         except OSError:
             continue
-        if words[0].endswith(b"/host") and directory == bench.root:
-            found.append(b" ".join(words).decode(errors="replace") + state)
     return found
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    """Waits for something that comes, but not for ever."""
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def assert_clean(bench: Bench) -> None:
     """No process is left, the next build succeeds, and nothing but whole entries is in the store."""
-    deadline = time.monotonic() + 20
-    while helpers_of(bench) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert helpers_of(bench) == []
+    wait_until(lambda: not helpers_of(bench))
     built = bench.chain()
     assert bench.julia(built["image"], "print(Base.last_word())") == "done"
     assert list((bench.storage.root / "staging").iterdir()) == []
@@ -91,4 +97,90 @@ def test_interrupted_at_any_moment(bench: Bench, seed: int) -> None:
     if build.returncode:
         assert told.splitlines()[-1] == "basedev: interrupted; nothing was changed"
         assert "Traceback" not in told
+    assert_clean(bench)
+
+
+LINKING = "collect2"
+"""What gcc starts, and what starts the linker in turn: a killed gcc alone would leave it running."""
+
+
+@pytest.mark.parametrize("interruption", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_while_linking(bench: Bench, interruption: signal.Signals) -> None:
+    """Only basedev itself gets the signal."""
+    bench.append(UTIL, '\nlast_word() = "done"\n')
+    build = start(bench, "build")
+    wait_until(lambda: any(LINKING in words for words in helpers_of(bench)))
+    build.send_signal(interruption)
+    build.communicate()
+    assert build.returncode == (130 if interruption == signal.SIGINT else -signal.SIGKILL)
+    assert_clean(bench)
+
+
+@pytest.mark.parametrize("interruption", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_while_the_host_is_compiled(bench: Bench, tmp_path: Path, interruption: signal.Signals) -> None:
+    for kind in ("julia", "bases"):
+        (tmp_path / kind).symlink_to(cache_root() / kind)
+    bench.append(UTIL, '\nlast_word() = "done"\n')
+    build = subprocess.Popen(
+        bench.command("build"),
+        cwd=bench.root,
+        env={**bench.environment, "BASEDEV_CACHE": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: any("cc1plus" in words for words in helpers_of(bench)))
+    build.send_signal(interruption)
+    _, told = build.communicate()
+    wait_until(lambda: not helpers_of(bench))
+    if interruption == signal.SIGINT:
+        assert build.returncode == 130
+        assert told.splitlines()[-1] == "basedev: interrupted; nothing was changed"
+        assert list((tmp_path / "staging").iterdir()) == []
+    assert not (tmp_path / "hosts").exists()
+
+
+def test_control_c_at_a_terminal(bench: Bench) -> None:
+    bench.append(UTIL, '\nlast_word() = "done"\n')
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(bench.root)
+        command = bench.command("build")
+        os.execve(command[0], command, {**bench.environment, "TERM": "xterm"})
+    staging = bench.storage.root / "staging"
+    wait_until(lambda: staging.exists() and any(staging.glob("image-*/work")))
+    os.write(terminal, b"\x03")
+    said = b""
+    try:
+        while more := os.read(terminal, 1000):
+            said += more
+    except OSError:  # the other end is closed
+        pass
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert said.endswith(b"basedev: interrupted; nothing was changed\r\n")
+    assert b"Traceback" not in said
+    assert_clean(bench)
+
+
+def test_interruption_as_an_object(bench: Bench) -> None:
+    bench.append(UTIL, '\nlast_word() = "done"\n')
+    build = start(bench, "--json", "build")
+    wait_until(lambda: any("/host " in words for words in helpers_of(bench)))
+    build.send_signal(signal.SIGINT)
+    told = json.loads(build.communicate()[0])
+    assert build.returncode == 130
+    assert told["status"] == "interrupted" and told["image"] is None
+
+
+def test_the_one_that_waits_goes_on_when_the_other_is_killed(bench: Bench) -> None:
+    bench.append(UTIL, '\nlast_word() = "done"\n')
+    first = start(bench, "build")
+    staging = bench.storage.root / "staging"
+    wait_until(lambda: staging.exists() and any(staging.glob("image-*/work")))
+    second = start(bench, "build")
+    assert second.stderr and "waiting for another basedev" in second.stderr.readline()
+    first.kill()
+    first.communicate()
+    second.communicate()
+    assert second.returncode == 0
     assert_clean(bench)
