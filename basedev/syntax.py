@@ -113,6 +113,8 @@ def _is_line(node: Any) -> bool:
 
 def _syntax_error(entry: dict[str, Any], text: bytes, path: str) -> UserCodeError:
     stop = min(entry["end"], len(text))
+    if "multi-line comment" in entry["error"]:
+        stop = entry["begin"] + 1  # it has no end: where it stands is more use than the end of the file
     # the parser stops behind what it could not use, often a line further
     while stop > entry["begin"] and text[stop - 1 : stop].isspace():
         stop -= 1

@@ -56,12 +56,7 @@ def test_syntax_error(bench: Bench) -> None:
         (b'broken(x) = "\xff\xfe"\n', "syntax: invalid UTF-8 sequence", 10),
         (b"broken(x) = 1 \0 2\n", "syntax: invalid character", 12),
         (b"function broken(\n\n", "syntax: incomplete: premature end of input", 1),
-        pytest.param(
-            b"#= never closed\nmissing() = 1\n",
-            "syntax: incomplete: unterminated multi-line comment #= ... =#",
-            1,
-            marks=pytest.mark.xfail(strict=True, reason="skip_blank (host/syntax.cpp) skips the comment and the rest"),
-        ),
+        (b"#= never closed\nmissing() = 1\n", "unterminated multi-line comment #= ... =#", 1),
     ],
 )
 def test_texts_that_are_none(bench: Bench, text: bytes, told: str, column: int) -> None:

@@ -1,6 +1,6 @@
 #include "syntax.h"
 
-#include "runtime.h"
+#include "image.h"
 
 #include <cctype>
 #include <cstring>
@@ -72,7 +72,9 @@ bool word_at(const std::string &text, size_t position, const char *word) {
            (position + length >= text.size() || !is_identifier_part(text[position + length]));
 }
 
+// Behind the comment, or where it begins when it has no end: the parser tells that.
 size_t skip_block_comment(const std::string &text, size_t position) {
+    const size_t begin = position;
     int depth = 0;
     do {
         if (text.compare(position, 2, "#=") == 0) {
@@ -87,7 +89,7 @@ size_t skip_block_comment(const std::string &text, size_t position) {
             position++;
         }
     } while (depth && position < text.size());
-    return position;
+    return depth ? begin : position;
 }
 
 // The next byte that is no white space, comment or semicolon.
@@ -95,8 +97,12 @@ size_t skip_blank(const std::string &text, size_t position) {
     while (position < text.size()) {
         if (isspace((unsigned char)text[position]) || text[position] == ';')
             position++;
-        else if (text.compare(position, 2, "#=") == 0)
-            position = skip_block_comment(text, position);
+        else if (text.compare(position, 2, "#=") == 0) {
+            size_t behind = skip_block_comment(text, position);
+            if (behind == position)
+                break;
+            position = behind;
+        }
         else if (text[position] == '#')
             position = std::min(text.find('\n', position), text.size());
         else
@@ -107,19 +113,22 @@ size_t skip_blank(const std::string &text, size_t position) {
 
 class Statements {
 public:
+    size_t count = 0;  // at top level of the text
+
     Statements(Json &json, const std::string &text) : json(json), text(text) {}
 
     // Writes the statements from `position` to the end of the text, or to the `end` of the module that
     // they stand in. Returns where it stopped.
     size_t write(size_t position, bool inside_module) {
         json.open('[');
-        for (;;) {
+        for (;; count += !inside_module) {
             position = skip_blank(text, position);
             if (position >= text.size() || (inside_module && word_at(text, position, "end")))
                 break;
             size_t begin = position;
             if (!write_statement(begin, position)) {
                 position = text.size();
+                count += !inside_module;
                 break;
             }
             // an `end` too many: the parser returns without having read anything
@@ -217,6 +226,25 @@ private:
     }
 };
 
+// Line numbers, and what lone semicolons become.
+bool is_nothing_to_do(jl_value_t *tree) {
+    return jl_is_linenode(tree) || tree == jl_nothing ||
+           (jl_is_expr(tree) && ((jl_expr_t *)tree)->head == jl_symbol("toplevel") && jl_expr_nargs(tree) == 0);
+}
+
 }  // namespace
 
-void write_statements(Json &json, const std::string &text) { Statements(json, text).write(0, false); }
+void write_statements(Json &json, const std::string &text) {
+    Statements statements(json, text);
+    statements.write(0, false);
+    // Julia itself reads a file as a whole; nothing of it may be missing here.
+    jl_value_t *whole = jl_parse_input_line(text.data(), text.size(), "none", 4);
+    JL_GC_PUSH1(&whole);
+    size_t count = 0;
+    if (jl_is_expr(whole) && ((jl_expr_t *)whole)->head == jl_symbol("toplevel"))
+        for (size_t i = 0; i < jl_expr_nargs(whole); i++)
+            count += !is_nothing_to_do(jl_exprarg(whole, i));
+    JL_GC_POP();
+    if (count != statements.count)
+        fail("the statements of a file were not told apart as Julia does");
+}
