@@ -1,10 +1,11 @@
 """The benchmark: everything that is compared is measured in one run, on one machine, in alternation.
 
-    tools/bench [--runs N] [--skip-full] [--markdown]
+    tools/bench [--runs N] [--skip-full] [--markdown] [--json FILE]
 
 Edits are made in a checkout of the benchmark's own; images go to a cache directory of its own, so that each build
 is made and none is found. The full rebuild is the three steps of Julia's own makefile with the stock binary, and
-starts with nothing cached. Times of commands are those of the whole process, from its start to its exit.
+starts with nothing cached. Times of commands are those of the whole process, from its start to its exit. Each edit
+is built once more than is counted: that first time, memory is measured instead, which takes time itself.
 """
 
 from __future__ import annotations
@@ -13,26 +14,30 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
 
+from basedev.distribution import JULIA_VERSION
 from basedev.link import linker
 from basedev.newcheckout import make_checkout
 from basedev.storage import Storage, cache_root
 
 UTIL = "base/strings/util.jl"
+CHOMP = "`chomp(::String)`"
+LPAD = "`lpad`"
 
 EDITS: dict[str, tuple[str, str, str]] = {
     "new function": (UTIL, "", "\nbench_{n}(s::String) = s * s\n"),
@@ -43,13 +48,21 @@ EDITS: dict[str, tuple[str, str, str]] = {
     ),
     "docstring of `chomp`": (UTIL, "Remove a single trailing newline", "Remove one trailing newline ({n})"),
     "`base64encode` (stdlib)": ("stdlib/Base64/src/encode.jl", "", '\nbase64encode(::Val{{{n}}}) = ""\n'),
-    "`chomp(::String)`": (
+    LPAD: (
+        UTIL,
+        "    m = signed(n) - length(s)\n",
+        '    n == -{n} && return ""\n    m = signed(n) - length(s)\n',
+    ),
+    CHOMP: (
         UTIL,
         "function chomp(s::String)\n",
         "function chomp(s::String)\n    ncodeunits(s) == -{n} && return SubString(s)\n",
     ),
 }
 """File, what stands there ("" is its end), and what is put in its place, with a number that makes it new."""
+
+STEPS = ("new function", LPAD, CHOMP)
+"""The edits whose time is told step by step."""
 
 MICRO = r"""
 using Base: time_ns
@@ -70,7 +83,8 @@ for (name, f, x) in (
         ("Dict insert", x -> (d = Dict{String,Int}(); for w in x; d[w] = 1; end; d), numbers),
         ("join(v)", x -> join(x, ','), words),
         ("string(i)", x -> (n = 0; for i in x; n += ncodeunits(string(i)); end; n), 1:200),
-        ("chomp(s), edited", x -> (n = 0; for w in x; n += ncodeunits(chomp(w)); end; n), numbers .* "\n"))
+        ("chomp(s), edited", x -> (n = 0; for w in x; n += ncodeunits(chomp(w)); end; n), numbers .* "\n"),
+        ("lpad(s, 5), edited", x -> (n = 0; for w in x; n += ncodeunits(lpad(w, 5)); end; n), numbers))
     println(name, '\t', best(f, x))
 end
 """
@@ -82,6 +96,10 @@ class Measured:
 
     seconds: list[float] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
+    """What `--json` told of the last run."""
+    timings: list[dict[str, float]] = field(default_factory=list)
+    memory: dict[str, int] = field(default_factory=dict)
+    """Bytes: of the engine's host, of the largest process, and of all processes of the command together."""
 
     @property
     def median(self) -> float:
@@ -93,48 +111,125 @@ class Measured:
         """The least and the most."""
         return f"{min(self.seconds):.2f}-{max(self.seconds):.2f}"
 
+    def step(self, name: str) -> float:
+        """The median seconds of one step."""
+        return statistics.median(one[name] for one in self.timings)
+
+    def add(self, built: dict[str, Any]) -> None:
+        """One more run."""
+        self.seconds.append(built["seconds"])
+        self.timings.append(built["timings"])
+        self.about = built
+
+
+class MemoryWatch(threading.Thread):
+    """The most memory that a process and its descendants have together at one time.
+
+    Memory that processes share is counted once: the sum is of their proportional set sizes (PSS).
+    """
+
+    def __init__(self, process: int) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self._process = process
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Looks again and again until `stop`."""
+        while not self._over.wait(0.02):
+            self.peak = max(self.peak, sum(map(_proportional_set_size, _family(self._process))))
+
+    def stop(self) -> int:
+        """Ends the watch and returns the peak in bytes."""
+        self._over.set()
+        self.join()
+        return self.peak
+
+
+def _family(ancestor: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            with suppress(OSError):
+                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(process.name))
+    family = [ancestor]
+    for one in family:
+        family += children.get(one, [])
+    return family
+
+
+def _proportional_set_size(process: int) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def private_cache(root: Path) -> Path:
+    """A cache directory in `root` that has in common with the user's what is made once: Julia, host, base image."""
+    cache = root / "cache"
+    cache.mkdir(parents=True)
+    for kind in ("julia", "hosts", "bases"):
+        (cache_root() / kind).mkdir(parents=True, exist_ok=True)
+        (cache / kind).symlink_to(cache_root() / kind)
+    return cache
+
 
 class Workplace:
-    """A checkout and a cache of the benchmark's own. What basedev makes once (Julia, host, base image) is shared."""
+    """A checkout and a cache of the benchmark's own."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.cache = root / "cache"
-        self.cache.mkdir(parents=True)
-        for kind in ("julia", "hosts", "bases"):
-            (cache_root() / kind).mkdir(parents=True, exist_ok=True)
-            (self.cache / kind).symlink_to(cache_root() / kind)
+        self.cache = private_cache(root)
         self.checkout = make_checkout(root / "julia", Storage()).path
-        self.basedev("init")
+        self.base_id = self.basedev("init")["base_id"]
 
-    def basedev(self, *words: str) -> dict[str, Any]:
-        """Runs a command with `--json`. Returns its object, with the seconds that the process took."""
-        begin = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "basedev", "--json", *words],
-            cwd=self.checkout,
-            env={**os.environ, "BASEDEV_CACHE": str(self.cache)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        seconds = time.monotonic() - begin
-        if done.returncode:
-            sys.exit(f"basedev {' '.join(words)} failed:\n{done.stderr}")
-        return {**json.loads(done.stdout), "seconds": seconds}
+    def basedev(self, *words: str, watch: bool = False) -> dict[str, Any]:
+        """Runs a command with `--json`. Returns its object, with the `seconds` that the process took, the size of the
+        `largest` process, and, if it is to be watched, that of `all` together (bytes)."""
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as messages:
+            begin = time.monotonic()
+            running = subprocess.Popen(
+                [sys.executable, "-m", "basedev", "--json", *words],
+                cwd=self.checkout,
+                env={**os.environ, "BASEDEV_CACHE": str(self.cache)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=messages,
+            )
+            memory = MemoryWatch(running.pid)
+            if watch:
+                memory.start()
+            # Not wait(): the kernel tells with the exit status what this process and those it waited for had.
+            _, status, usage = os.wait4(running.pid, 0)
+            seconds = time.monotonic() - begin
+            running.returncode = os.waitstatus_to_exitcode(status)
+            peak = memory.stop() if watch else 0
+            output.seek(0)
+            messages.seek(0)
+            if running.returncode:
+                sys.exit(f"basedev {' '.join(words)} failed:\n{messages.read()}")
+            told = json.loads(output.read())
+        return {**told, "seconds": seconds, "largest": usage.ru_maxrss << 10, "all": peak}
 
     @contextmanager
-    def edited(self, name: str, number: int) -> Iterator[None]:
-        """The checkout with one of EDITS in it."""
-        path, old, new = EDITS[name]
-        file = self.checkout / path
-        before = file.read_text()
-        new = new.format(n=number)
-        file.write_text(before.replace(old, new, 1) if old else before + new)
+    def edited(self, number: int, *names: str) -> Iterator[None]:
+        """The checkout with some of EDITS in it."""
+        files = {self.checkout / EDITS[name][0] for name in names}
+        before = {file: file.read_text() for file in files}
         try:
+            for name in names:
+                path, old, new = EDITS[name]
+                file, new = self.checkout / path, new.format(n=number)
+                text = file.read_text()
+                assert old in text
+                file.write_text(text.replace(old, new, 1) if old else text + new)
             yield
         finally:
-            file.write_text(before)
+            for file, text in before.items():
+                file.write_text(text)
 
     def julia(self, image: Path, code: str) -> str:
         """What a program prints on an image."""
@@ -145,25 +240,33 @@ class Workplace:
 def measure_edits(place: Workplace, runs: int, say: Callable[[str], None]) -> dict[str, Measured]:
     """Command to published image, by edit; the edits take turns."""
     measured: dict[str, Measured] = {name: Measured() for name in EDITS}
-    for run in range(runs):
-        for name in EDITS:
-            with place.edited(name, run + 2):
-                built = place.basedev("build", "--no-full-rebuild")
+    for run in range(runs + 1):
+        for name, one in measured.items():
+            with place.edited(run + 2, name):
+                built = place.basedev("build", "--no-full-rebuild", watch=run == 0)
             assert built["status"] == "built" and built["engine"] == "stock-1.5"
-            measured[name].seconds.append(built["seconds"])
-            measured[name].about = built
-            say(f"{name}: {built['seconds']:.2f} s")
+            if built["base_id"] != place.base_id:
+                sys.exit("basedev itself was changed meanwhile: measure again")
             shutil.rmtree(place.cache / "images")
+            if run:
+                one.add(built)
+                say(f"{name}: {built['seconds']:.2f} s")
+            else:
+                one.memory = {"host": built["peak_memory"], "largest": built["largest"], "all": built["all"]}
+                say(f"{name}: {one.memory['all'] >> 20} MiB")
     return measured
 
 
 def measure_full(place: Workplace, say: Callable[[str], None]) -> Measured:
     """The full rebuild, once, from nothing."""
     say("the full rebuild, about four minutes ...")
-    with place.edited("new function", 1):
+    full = Measured()
+    with place.edited(1, "new function"):
         built = place.basedev("build", "--engine", "full")
     say(f"full rebuild: {built['seconds']:.0f} s")
-    return Measured([built["seconds"]], built)
+    full.add(built)
+    full.memory = {"largest": built["largest"]}
+    return full
 
 
 def measure_start(base: Path, chained: Path, place: Workplace, pairs: int) -> tuple[Measured, Measured]:
@@ -198,7 +301,7 @@ def machine() -> str:
         platform.machine(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GiB, Julia 1.5.3, linker {linker()}"
+    return f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GiB, Julia {JULIA_VERSION}, linker {linker()}"
 
 
 def report(
@@ -208,33 +311,44 @@ def report(
     code: dict[str, tuple[float, float]],
 ) -> str:
     """The tables, in Markdown."""
+    runs = len(next(iter(edits.values())).seconds)
     lines = [
-        machine(),
+        f"{machine()}; medians of {runs} runs.",
         "",
-        "| command to image | median s | least-most | invalidated | recompiled | faster than full |",
+        "| command to image | s | least-most | faster than full | invalidated | recompiled | memory, MiB |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    lines.append("|---|---|---|---|---|---|")
     for name, one in edits.items():
         faster = f"{full.median / one.median:.0f} times" if full else "not measured"
-        counts = f"{one.about['invalidated']} | {one.about['recompiled']}"
-        lines.append(f"| {name} | {one.median:.2f} | {one.spread} | {counts} | {faster} |")
+        counts = f"{one.about['invalidated']} | {one.about['recompiled']} | {one.memory['all'] >> 20}"
+        lines.append(f"| {name} | {one.median:.2f} | {one.spread} | {faster} | {counts} |")
     if full:
-        lines.append(f"| full rebuild | {full.median:.0f} | once | | | 1 |")
-    peak = max(one.about["peak_memory"] for one in edits.values()) / 2**20
-    tree = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
+        lines.append(f"| full rebuild | {full.median:.0f} | once | | | | {full.memory['largest'] >> 20} |")
     base, chained = start
     lines += [
         "",
-        f"Start-up of Julia: base image {base.median:.3f} s, chained image {chained.median:.3f} s, "
+        "Memory is the peak of all processes of the command together"
+        + (", for the full rebuild that of its largest process." if full else "."),
+        "",
+        f"Start-up of Julia: {base.median:.3f} s on the base image, {chained.median:.3f} s on the chained image, "
         f"ratio {chained.median / base.median:.3f} (medians of {len(base.seconds)} pairs).",
         "",
-        f"Peak memory: {peak:.0f} MiB in the engine's host for the heaviest of these edits; "
-        f"{tree:.0f} MiB in the largest process of all, the full rebuild included.",
-        "",
-        "| function | base ns | chained ns | ratio |",
-        "|---|---|---|---|",
+        "| function | base image, ns | chained image, ns | ratio |",
+        "|---|--:|--:|--:|",
         *(f"| {name} | {a:.0f} | {b:.0f} | {b / a:.3f} |" for name, (a, b) in code.items()),
+        "",
+        "Where the time goes, in seconds:",
+        "",
+        f"| step | {' | '.join(STEPS)} |",
+        "|---|" + "--:|" * len(STEPS),
     ]
+    shown = [edits[name] for name in STEPS]
+    for step in shown[0].timings[0]:
+        if step != "total":
+            lines.append(f"| {step} | {' | '.join(f'{one.step(step):.2f}' for one in shown)} |")
+    rest = [one.median - sum(one.step(step) for step in one.timings[0] if step != "total") for one in shown]
+    lines.append(f"| the rest | {' | '.join(f'{seconds:.2f}' for seconds in rest)} |")
+    lines.append(f"| the command | {' | '.join(f'{one.median:.2f}' for one in shown)} |")
     return "\n".join(lines)
 
 
@@ -244,22 +358,36 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="builds of each edit (default 3)")
     parser.add_argument("--skip-full", action="store_true", help="leave out the full rebuild (four minutes)")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown source")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured to a file")
     options = parser.parse_args()
     err = Console(stderr=True, highlight=False)
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        err.print(f"other programs are running (load {load:.1f}): expect longer times than on a quiet machine")
     root = cache_root() / f"bench-{os.getpid()}"
     try:
         place = Workplace(root)
         edits = measure_edits(place, options.runs, err.print)
         full = None if options.skip_full else measure_full(place, err.print)
         base = Path(place.basedev("build")["image"])
-        with place.edited("`chomp(::String)`", 1):
+        with place.edited(1, CHOMP, LPAD):
             chained = Path(place.basedev("build", "--no-full-rebuild")["image"])
         err.print("start-up and run-time, in alternation ...")
         start = measure_start(base, chained, place, 20)
-        code = measure_code(base, chained, place, 8)
+        code = measure_code(base, chained, place, 16)
         text = report(edits, full, start, code)
     finally:
         shutil.rmtree(root, ignore_errors=True)
+    if options.json:
+        measured = {
+            "machine": machine(),
+            "load_before": load,
+            "edits": {name: asdict(one) for name, one in edits.items()},
+            "full": asdict(full) if full else None,
+            "start": {"base": start[0].seconds, "chained": start[1].seconds},
+            "code": {name: {"base": a, "chained": b} for name, (a, b) in code.items()},
+        }
+        options.json.write_text(json.dumps(measured, indent=1) + "\n")
     if options.markdown:
         print(text)
     else:
