@@ -1,6 +1,6 @@
 """The benchmark: everything that is compared is measured in one run, on one machine, in alternation.
 
-    tools/bench [--runs N] [--skip-full] [--markdown] [--json FILE]
+    tools/bench [--runs N] [--skip-full] [--markdown] [--update] [--json FILE]
 
 Edits are made in a checkout of the benchmark's own; images go to a cache directory of its own, so that each build
 is made and none is found. The full rebuild is the three steps of Julia's own makefile with the stock binary, and
@@ -63,6 +63,10 @@ EDITS: dict[str, tuple[str, str, str]] = {
 
 STEPS = ("new function", LPAD, CHOMP)
 """The edits whose time is told step by step."""
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = {"numbers": ROOT / "README.md", "steps": ROOT / "docs/how-it-works.md"}
+"""Where tables stand that were measured."""
 
 MICRO = r"""
 using Base: time_ns
@@ -336,20 +340,27 @@ def report(
         "| function | base image, ns | chained image, ns | ratio |",
         "|---|--:|--:|--:|",
         *(f"| {name} | {a:.0f} | {b:.0f} | {b / a:.3f} |" for name, (a, b) in code.items()),
-        "",
-        "Where the time goes, in seconds:",
-        "",
-        f"| step | {' | '.join(STEPS)} |",
-        "|---|" + "--:|" * len(STEPS),
     ]
-    shown = [edits[name] for name in STEPS]
-    for step in shown[0].timings[0]:
-        if step != "total":
-            lines.append(f"| {step} | {' | '.join(f'{one.step(step):.2f}' for one in shown)} |")
-    rest = [one.median - sum(one.step(step) for step in one.timings[0] if step != "total") for one in shown]
-    lines.append(f"| the rest | {' | '.join(f'{seconds:.2f}' for seconds in rest)} |")
-    lines.append(f"| the command | {' | '.join(f'{one.median:.2f}' for one in shown)} |")
     return "\n".join(lines)
+
+
+def steps(edits: dict[str, Measured]) -> str:
+    """Where the time of some edits goes, in Markdown."""
+    shown = [edits[name] for name in STEPS]
+    named = [step for step in shown[0].timings[0] if step != "total"]
+    rows = [(step, [one.step(step) for one in shown]) for step in named]
+    rows.append(("the rest", [one.median - sum(map(one.step, named)) for one in shown]))
+    rows.append(("the command", [one.median for one in shown]))
+    lines = [f"| step | {' | '.join(STEPS)} |", "|---|" + "--:|" * len(STEPS)]
+    lines += [f"| {step} | {' | '.join(f'{seconds:.2f}' for seconds in row)} |" for step, row in rows]
+    return "\n".join(lines)
+
+
+def update(file: Path, name: str, text: str) -> None:
+    """Replaces what was measured in a document, which stands between two comments."""
+    begin, end = f"<!-- measured: {name} -->\n", "<!-- end -->\n"
+    before, _, rest = file.read_text().partition(begin)
+    file.write_text(before + begin + text + "\n" + end + rest.partition(end)[2])
 
 
 def main() -> None:
@@ -358,8 +369,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="builds of each edit (default 3)")
     parser.add_argument("--skip-full", action="store_true", help="leave out the full rebuild (four minutes)")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown source")
+    parser.add_argument("--update", action="store_true", help="write the tables into README.md and docs/")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured to a file")
     options = parser.parse_args()
+    if options.update and options.skip_full:
+        parser.error("README.md compares with the full rebuild: --update can't do with --skip-full")
     err = Console(stderr=True, highlight=False)
     load = os.getloadavg()[0]
     if load > 0.5:
@@ -375,7 +389,7 @@ def main() -> None:
         err.print("start-up and run-time, in alternation ...")
         start = measure_start(base, chained, place, 20)
         code = measure_code(base, chained, place, 16)
-        text = report(edits, full, start, code)
+        tables = {"numbers": report(edits, full, start, code), "steps": steps(edits)}
     finally:
         shutil.rmtree(root, ignore_errors=True)
     if options.json:
@@ -388,6 +402,10 @@ def main() -> None:
             "code": {name: {"base": a, "chained": b} for name, (a, b) in code.items()},
         }
         options.json.write_text(json.dumps(measured, indent=1) + "\n")
+    if options.update:
+        for name, file in DOCUMENTS.items():
+            update(file, name, tables[name])
+    text = f"{tables['numbers']}\n\nWhere the time goes, in seconds:\n\n{tables['steps']}"
     if options.markdown:
         print(text)
     else:

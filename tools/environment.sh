@@ -66,7 +66,7 @@ set_up() {
             echo "making the Python environment in $venv"
             rm -rf "$venv"
             "$system_python" -m venv "$venv" &&
-                "$python" -m pip install --quiet --disable-pip-version-check -e "$root[dev]" &&
+                "$python" -m pip install --quiet --disable-pip-version-check --use-pep517 -e "$root[dev]" &&
                 touch "$venv/complete"
         fi
     ) 9>"$venv.lock" || {
