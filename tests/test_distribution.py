@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import git
 import pytest
-from elftools import __file__ as elftools_file
 
 from basedev import apt, distribution
 from basedev.distribution import Distribution
@@ -224,15 +224,21 @@ def test_obtained_without_root_or_traces_in_the_system(tmp_path_factory: pytest.
     for directory in (home, home.parent, home.parent.parent):
         directory.chmod(0o755)
     os.chown(home, 65534, 65534)
+    # Copied, since that user may have no right to the directories of this one.
+    site = Path(git.__file__).parent.parent
+    packages = [*(site / name for name in ("git", "gitdb", "smmap", "elftools")), ROOT / "basedev", TOOL.parent]
+    for package in packages:
+        shutil.copytree(package, home / "packages" / package.name)
+    tool = os.fspath(home / "packages/tools/julia-checkout")
     environment = {
         "PATH": "/usr/bin:/bin",
         "HOME": os.fspath(home),
-        "PYTHONPATH": os.pathsep.join({os.fspath(Path(m).parent.parent) for m in (git.__file__, elftools_file)}),
+        "PYTHONPATH": os.fspath(home / "packages"),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     watched = [Path(p) for p in ("/var/lib/apt/lists", "/var/cache/apt", "/var/lib/dpkg", "/etc/apt")]
     before = [path.stat().st_mtime_ns for path in watched]
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, os.fspath(TOOL)]
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, tool]
     done = subprocess.run([*command, "julia"], cwd=home, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

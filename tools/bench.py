@@ -61,6 +61,16 @@ EDITS: dict[str, tuple[str, str, str]] = {
 }
 """File, what stands there ("" is its end), and what is put in its place, with a number that makes it new."""
 
+SAME_CODE: dict[str, tuple[str, str, str]] = {
+    LPAD: (UTIL, "    m = signed(n) - length(s)\n", "    m = signed(n) - length(s) + 0\n"),
+    CHOMP: (
+        UTIL,
+        "function chomp(s::String)\n    i = lastindex(s)\n",
+        "function chomp(s::String)\n    i = lastindex(s) + 0\n",
+    ),
+}
+"""Edits that make other code for Julia and none for the machine, to compare the speed of what is compiled anew."""
+
 STEPS = ("new function", LPAD, CHOMP)
 """The edits whose time is told step by step."""
 
@@ -219,13 +229,12 @@ class Workplace:
         return {**told, "seconds": seconds, "largest": usage.ru_maxrss << 10, "all": peak}
 
     @contextmanager
-    def edited(self, number: int, *names: str) -> Iterator[None]:
-        """The checkout with some of EDITS in it."""
-        files = {self.checkout / EDITS[name][0] for name in names}
+    def edited(self, *edits: tuple[str, str, str], number: int = 1) -> Iterator[None]:
+        """The checkout with some edits in it."""
+        files = {self.checkout / path for path, _, _ in edits}
         before = {file: file.read_text() for file in files}
         try:
-            for name in names:
-                path, old, new = EDITS[name]
+            for path, old, new in edits:
                 file, new = self.checkout / path, new.format(n=number)
                 text = file.read_text()
                 assert old in text
@@ -246,7 +255,7 @@ def measure_edits(place: Workplace, runs: int, say: Callable[[str], None]) -> di
     measured: dict[str, Measured] = {name: Measured() for name in EDITS}
     for run in range(runs + 1):
         for name, one in measured.items():
-            with place.edited(run + 2, name):
+            with place.edited(EDITS[name], number=run + 2):
                 built = place.basedev("build", "--no-full-rebuild", watch=run == 0)
             assert built["status"] == "built" and built["engine"] == "stock-1.5"
             if built["base_id"] != place.base_id:
@@ -265,7 +274,7 @@ def measure_full(place: Workplace, say: Callable[[str], None]) -> Measured:
     """The full rebuild, once, from nothing."""
     say("the full rebuild, about four minutes ...")
     full = Measured()
-    with place.edited(1, "new function"):
+    with place.edited(EDITS["new function"]):
         built = place.basedev("build", "--engine", "full")
     say(f"full rebuild: {built['seconds']:.0f} s")
     full.add(built)
@@ -287,15 +296,14 @@ def measure_start(base: Path, chained: Path, place: Workplace, pairs: int) -> tu
 
 
 def measure_code(base: Path, chained: Path, place: Workplace, rounds: int) -> dict[str, tuple[float, float]]:
-    """Nanoseconds of functions on two images: the best of several processes in alternation."""
-    best: dict[str, list[float]] = {}
+    """Nanoseconds of functions on two images: the medians of processes in alternation, each of which tells its best."""
+    measured: dict[str, tuple[list[float], list[float]]] = {}
     for _ in range(rounds):
         for which, image in enumerate((base, chained)):
             for line in place.julia(image, MICRO).splitlines():
                 name, nanoseconds = line.split("\t")
-                times = best.setdefault(name, [float("inf"), float("inf")])
-                times[which] = min(times[which], float(nanoseconds))
-    return {name: (times[0], times[1]) for name, times in best.items()}
+                measured.setdefault(name, ([], []))[which].append(float(nanoseconds))
+    return {name: (statistics.median(a), statistics.median(b)) for name, (a, b) in measured.items()}
 
 
 def machine() -> str:
@@ -336,6 +344,9 @@ def report(
         "",
         f"Start-up of Julia: {base.median:.3f} s on the base image, {chained.median:.3f} s on the chained image, "
         f"ratio {chained.median / base.median:.3f} (medians of {len(base.seconds)} pairs).",
+        "",
+        "The speed of code, of functions that kept theirs and of two that were compiled anew from an edited source "
+        "that means the same:",
         "",
         "| function | base image, ns | chained image, ns | ratio |",
         "|---|--:|--:|--:|",
@@ -384,7 +395,7 @@ def main() -> None:
         edits = measure_edits(place, options.runs, err.print)
         full = None if options.skip_full else measure_full(place, err.print)
         base = Path(place.basedev("build")["image"])
-        with place.edited(1, CHOMP, LPAD):
+        with place.edited(*SAME_CODE.values()):
             chained = Path(place.basedev("build", "--no-full-rebuild")["image"])
         err.print("start-up and run-time, in alternation ...")
         start = measure_start(base, chained, place, 20)

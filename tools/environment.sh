@@ -4,6 +4,10 @@
 
 here=$(dirname -- "$0")
 if [ -f "$here/environment.sh" ]; then root=$(CDPATH='' cd -- "$here/.." && pwd); else root=$(pwd); fi
+if [ ! -f "$root/tools/environment.sh" ]; then
+    echo "go to the root of basedev's repository first" >&2
+    return 2
+fi
 cache=${BASEDEV_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/basedev}
 
 need() { # program package
