@@ -37,7 +37,32 @@ class Move:
     by: int
 
 
-Step = Evaluate | Delete | Move
+@dataclass(frozen=True)
+class Undocument:
+    """Forget the docstring that stands at `line` of `file` in the base image (the line where the string begins)."""
+
+    module: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Unbind:
+    """`module` has no `name` any more: what is bound to it is another object from now on, or nothing."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Unexport:
+    """`module` does not export `name` any more."""
+
+    module: str
+    name: str
+
+
+Step = Evaluate | Delete | Move | Undocument | Unbind | Unexport
 
 
 @dataclass(frozen=True)
