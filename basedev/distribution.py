@@ -146,6 +146,12 @@ class Distribution:
         """The pristine `base/`, `stdlib/v1.5/` and `test/`, generated files included."""
         return self.prefix / "usr/share/julia"
 
+    @property
+    def standard_libraries(self) -> Path:
+        """Where it looks for the packages that come with it."""
+        version = ".".join(self.version.split(".")[:2])
+        return self.sources / "stdlib" / f"v{version}"
+
     @classmethod
     def load(cls, prefix: Path) -> Distribution:
         """The prefix in that directory. Raises SetupError when there is none that this version can read."""

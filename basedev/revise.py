@@ -1,38 +1,43 @@
 """Old and new sources -> a revision, or the reason why only a full rebuild is right.
 
 What a statement defines is not guessed from its form: the old statements that are gone are evaluated once more in
-a process that is thrown away, and the methods that this replaces are the ones that they had made. Whatever
-`@eval` loop or macro made them, the difference between these and the methods of the new statements is
-what has to be deleted.
+a process that is thrown away, and the methods that this replaces, the names that it binds, imports and exports are
+those that they had made. Whatever `@eval` loop or macro made them, the difference between these and
+what the new statements make is what has to be taken back.
+
+A name that is bound to something else (a constant, a type, a macro) is used by statements that did not change. Code
+that is compiled holds the old value, so these are evaluated again too.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import posixpath
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from . import signatures
+from .difference import FileDifference, Replacement, compare, line_moves
 from .errors import NeedsFullRebuild, UserCodeError
-from .revision import Definition, Delete, Evaluate, Move, Revision, Step
+from .revision import Definition, Delete, Evaluate, Move, Revision, Step, Unbind, Undocument, Unexport
 from .sources import ChangeSet, Sources
-from .syntax import (
-    Statement,
-    contains,
-    describe,
-    documented,
-    exported,
-    may_define,
-    only_adds_names,
-    only_defines_methods,
-    statements,
-)
+from .syntax import Statement, describe, included, may_define, mentions, statements
 
 COMPILER = "Core.Compiler"
 
 OldMethod = tuple[str, Statement, dict[str, Any]]
 """A method of the base image: its source file, the statement that defined it, and what the host tells of it."""
+
+Name = tuple[str, str]
+"""A module's full name, and a name in it."""
+
+MOST_ROUNDS = 12
+"""Of following the users of changed names; more were never seen to be needed."""
+
+MOST_STATEMENTS = 1000
+"""Evaluating more of them takes about as long as a full rebuild."""
 
 
 class Evaluator(Protocol):
@@ -44,6 +49,9 @@ class Evaluator(Protocol):
     def trial(self, steps: Sequence[Step]) -> dict[str, Any]:
         """What evaluating the steps would do."""
 
+    def users(self, module: str, name: str) -> dict[str, Any]:
+        """The modules in which a name stands for this module's binding, and the methods that use it."""
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -53,182 +61,517 @@ class SourceFile:
     modules: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Replacement:
-    """A statement that is new in a file, or whose documentation is."""
-
-    path: str
-    statement: Statement
-    only_documentation: bool = False
-
-    @property
-    def text(self) -> str:
-        """What to evaluate."""
-        return self.statement.only_documentation() if self.only_documentation else self.statement.text
-
-
-@dataclass
-class FileDifference:
-    """What differs between two texts of one file."""
-
-    removed: list[Statement]
-    evaluated: list[Replacement]
-    moves: list[tuple[int, int, int]]
-    """First and last line in the old text, and by how much the statements there moved."""
-
-
-def compare(path: str, old: list[Statement], new: list[Statement]) -> FileDifference:
-    """The difference between two texts, independent of comments, white space and the order of statements."""
-    waiting: dict[Any, list[Statement]] = defaultdict(list)
-    for statement in old:
-        waiting[statement.inside, statement.tree].append(statement)
-    difference = FileDifference([], [], [])
-    for statement in new:
-        same = waiting[statement.inside, statement.tree]
-        if not same:
-            difference.evaluated.append(Replacement(path, statement))
-            continue
-        before = same.pop(0)
-        if before.documentation != statement.documentation:
-            if statement.documentation is None:
-                raise NeedsFullRebuild(f"the docstring of {describe(statement.tree)} in {path} was removed")
-            difference.evaluated.append(Replacement(path, statement, only_documentation=True))
-        by = statement.definition_line - before.definition_line
-        if by and contains(statement.tree, "@__LINE__"):
-            raise NeedsFullRebuild(f"{describe(statement.tree)} in {path} uses @__LINE__ and moved")
-        if by:
-            difference.moves.append((before.definition_line, before.last_line, by))
-    difference.removed = sorted((s for rest in waiting.values() for s in rest), key=lambda s: s.line)
-    return difference
-
-
-def revise(
-    old: Sources,
-    new: Sources,
-    files: Mapping[str, SourceFile],
-    evaluator: Evaluator,
-) -> Revision:
+def revise(old: Sources, new: Sources, files: Mapping[str, SourceFile], evaluator: Evaluator) -> Revision:
     """The revision from the sources of a base image to others.
 
     `files` are the files in the image by path. Raises
     UserCodeError when the new sources do not parse or fail to evaluate, NeedsFullRebuild with the reason when
     evaluating definitions would not give what a rebuild gives.
     """
-    changes = ChangeSet.between(old, new)
-    differences = _differences(changes, old, new, files, evaluator)  # before any reason: errors come first
-    _check_files(changes, files)
-    for path, difference in differences.items():
-        _check_statements(path, files[path], difference)
-    gone = [
-        (path, statement, step)
-        for path, difference in differences.items()
-        for statement in difference.removed
-        for step in _steps(files[path], statement, statement.text)
-    ]
-    evaluated = [
-        (replacement, step)
-        for path, difference in differences.items()
-        for replacement in difference.evaluated
-        for step in _steps(files[path], replacement.statement, replacement.text)
-        if not (replacement.only_documentation and step.module.startswith(COMPILER))
-    ]
-    before = _methods_of_removed(gone, evaluator)
-    after = evaluator.trial([step for _, step in evaluated]) if evaluated else {"defined": [], "names": []}
-    _check_evaluation(after, evaluated)
-    for method in after["defined"]:
-        replaced = method["replaces"]
-        if replaced and "#" not in method["name"] and method["signature"] not in before:
-            raise _defined_twice(replaced)
-    defined = {method["signature"] for method in after["defined"]}
-    deleted = [methods for signature, methods in before.items() if signature not in defined]
-    if deleted:
-        _check_deleted(deleted, old, differences, files, evaluator)
-    return Revision(
-        (
-            *(step for _, step in evaluated),
-            *(Delete(method["module"], method["name"], method["signature"]) for _, _, method in deleted),
-            *(Move(files[path].name, *move) for path in differences for move in _merge(differences[path].moves)),
-        ),
-        tuple(_definitions(evaluated, after, before, deleted)),
-    )
+    return _Reviser(old, new, files, evaluator).revision()
 
 
-def _check_statements(path: str, file: SourceFile, difference: FileDifference) -> None:
-    """Raises NeedsFullRebuild unless the difference is one of methods and of documentation that stays or is new."""
-    if file.modules == ("Core",) and (difference.removed or difference.evaluated):
-        raise NeedsFullRebuild(f"{path} is the Core module, with which everything begins")
-    if file.modules == (COMPILER,) and (difference.removed or difference.evaluated):
-        raise NeedsFullRebuild(f"{path} is a part of Core.Compiler, by which everything is compiled")
-    _reduce_exports(difference)
-    defining = [replacement.statement for replacement in difference.evaluated if not replacement.only_documentation]
-    gone = {describe(statement.tree) for statement in difference.removed}
-    for statement in (*difference.removed, *defining):
-        added = statement not in difference.removed and describe(statement.tree) not in gone
-        chained = only_defines_methods(statement.tree) or exported(statement.tree) is not None
-        if not chained and not (added and only_adds_names(statement.tree)):
-            raise NeedsFullRebuild(f"{describe(statement.tree)} in {path}:{statement.line} can't be chained yet")
-    kept = {(one.inside, documented(one.tree)) for one in defining if one.documentation is not None}
-    for statement in difference.removed:
-        if statement.documentation is not None and (statement.inside, documented(statement.tree)) not in kept:
-            raise NeedsFullRebuild(f"the docstring of {describe(statement.tree)} in {path} is gone")
+class _Reviser:
+    def __init__(self, old: Sources, new: Sources, files: Mapping[str, SourceFile], evaluator: Evaluator) -> None:
+        self.old = old
+        self.new = new
+        self.files = dict(files)
+        self.evaluator = evaluator
+        self.parsed: dict[tuple[bool, str], list[Statement]] = {}
+        self.differences: dict[str, FileDifference] = {}
+        self.unbound: dict[Name, None] = {}
+        """Names to unbind before anything is evaluated."""
+        self.followed: set[Name] = set()
+        """Changed names whose users were found."""
+        self.using: list[tuple[Name, dict[str, Any]]] = []
+        """Changed names, and methods of the base image that use them."""
+        self.early: dict[str, Delete] = {}
+        """Methods to delete before anything is evaluated, by signature."""
 
+    # ---- what differs ----
 
-def _reduce_exports(difference: FileDifference) -> None:
-    """Leaves of changed export statements what they export more; takes nothing back."""
-    old, new = Counter[tuple[tuple[str, ...], str]](), Counter[tuple[tuple[str, ...], str]]()
-    for statement in difference.removed:
-        old.update((statement.inside, name) for name in exported(statement.tree) or ())
-    for replacement in difference.evaluated:
-        statement = replacement.statement
-        new.update((statement.inside, name) for name in exported(statement.tree) or ())
-    if old.keys() - new.keys():
-        _, name = min(old.keys() - new.keys())
-        raise NeedsFullRebuild(f"{name} is not exported any more: who uses the module has resolved the name")
-    difference.removed = [one for one in difference.removed if exported(one.tree) is None]
-    if not old:
-        return
-    reduced = []
-    for replacement in difference.evaluated:
-        statement = replacement.statement
-        names = exported(statement.tree)
-        if names is not None:
-            more = sorted(name for name in names if (statement.inside, name) not in old)
-            if not more:
+    def statements_of(self, path: str, *, new: bool) -> list[Statement]:
+        key = (new, path)
+        if key not in self.parsed:
+            sources = self.new if new else self.old
+            text = sources.contents[path] if path in sources.blobs else b""
+            self.parsed[key] = statements(self.evaluator.parse(text), text, path)
+        return self.parsed[key]
+
+    def find_differences(self) -> None:
+        changes = ChangeSet.between(self.old, self.new)
+        order = {path: number for number, path in enumerate(self.files)}
+        changed = sorted(
+            (path for path in changes.paths if path.endswith(".jl")), key=lambda path: order.get(path, len(order))
+        )
+        for path in changed:  # before any reason: errors come first
+            self.statements_of(path, new=True)
+        for path in changes.paths:
+            if path.endswith("Project.toml"):
+                raise NeedsFullRebuild(f"{path} changed: it tells which packages a standard library may load")
+        for path in changed:
+            if path in self.files:
+                self.difference(path)
+        for path in changes.deleted:
+            if path in self.files and self.files[path].modules:
+                raise UserCodeError(f"{path} was deleted, and is included still: restore it, or take the include out")
+
+    def difference(self, path: str) -> FileDifference:
+        """The difference of a file of the image; unchanged files have one too when it is asked for."""
+        if path not in self.differences:
+            found = compare(path, self.statements_of(path, new=False), self.statements_of(path, new=True))
+            self.differences[path] = found
+            self._follow_includes(path, found)
+        return self.differences[path]
+
+    def _follow_includes(self, path: str, difference: FileDifference) -> None:
+        """Replaces changed `include` statements by the statements of the files that they name."""
+        gone = {(one.inside, included(one.tree)): one for one in difference.removed if included(one.tree)}
+        come = {
+            (one.statement.inside, included(one.statement.tree)): one
+            for one in difference.evaluated
+            if included(one.statement.tree) and not one.only_documentation
+        }
+        for (inside, name), statement in gone.items():
+            difference.removed.remove(statement)
+            if (inside, name) in come:
+                difference.evaluated.remove(come.pop((inside, name)))  # the same, elsewhere in the file
                 continue
-            text = "export " + ", ".join(more)
-            statement = replace(statement, text=text, tree=("export", *more))
-        reduced.append(Replacement(replacement.path, statement, replacement.only_documentation))
-    difference.evaluated = reduced
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(path), str(name)))
+            if target not in self.files or len(self.files[target].modules) != 1 or target in self.differences:
+                raise NeedsFullRebuild(f"the include of {name} in {path}:{statement.line} is gone")
+            old = self.statements_of(target, new=False)
+            if any(one.is_module or included(one.tree) for one in old):
+                raise NeedsFullRebuild(f"{target}, with modules or includes of its own, is not included any more")
+            self.differences[target] = FileDifference(removed=list(old))
+        for (inside, name), replacement in come.items():
+            difference.evaluated.remove(replacement)
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(path), str(name)))
+            if target in self.files and not any(included(one.tree) == name for one in gone.values()):
+                raise NeedsFullRebuild(f"{target} is included a second time")
+            if target not in self.new.blobs:
+                raise UserCodeError(f"{path}:{replacement.statement.line}: there is no {target} to include")
+            including = self.files[path]
+            self.files[target] = SourceFile(
+                posixpath.normpath(posixpath.join(posixpath.dirname(including.name), str(name))),
+                tuple(_full_module(module, inside) for module in including.modules),
+            )
+            self.parsed[False, target] = []
+            self.difference(target)
+
+    # ---- what that means ----
+
+    def revision(self) -> Revision:
+        self.find_differences()
+        self._check()
+        for _ in range(MOST_ROUNDS):
+            result = self._round()
+            if result is not None:
+                return result
+        raise NeedsFullRebuild("what uses the changed names has no end")
+
+    def _round(self) -> Revision | None:
+        """Works out the revision; None when the users of another changed name have to be evaluated too."""
+        gone = self._steps_of_removed()
+        evaluated = self._steps_to_evaluate()
+        before_trial = self._trial_of_removed(gone)
+        before = self._old_methods(gone, before_trial)
+        first: list[Step] = [*self.early.values(), *(Unbind(*name) for name in self.unbound)]
+        after = self.evaluator.trial([*first, *(step for _, step in evaluated)])
+        for kind in ("defined", "effects", "errors"):
+            after[kind] = [
+                {**one, "step": one["step"] - len(first)} for one in after[kind] if one["step"] >= len(first)
+            ]
+        if self._learn_from_errors(after, evaluated) or self._learn_from_names(before_trial, after):
+            return None
+        for method in after["defined"]:
+            replaced = method["replaces"]
+            if replaced and "#" not in method["name"] and replaced["signature"] not in before:
+                raise _defined_twice(replaced)
+            known = before.get(method["signature"])
+            if replaced is None and known and method["signature"] not in self.early:
+                # The same words and another type: a type in the signature is a new one.
+                self.early[method["signature"]] = Delete(known[2]["module"], known[2]["name"], method["signature"])
+        if len(first) != len(self.unbound) + len(self.early):
+            return None
+        defined = {(method["replaces"] or method)["signature"] for method in after["defined"]}
+        deleted = [methods for signature, methods in before.items() if signature not in defined]
+        if self.unbound and any(signature not in self.early for signature in before.keys() - defined):
+            # A signature is told in names, so it must be found before these are gone.
+            for _, _, method in deleted:
+                self.early[method["signature"]] = Delete(method["module"], method["name"], method["signature"])
+            return None
+        if deleted:
+            self._check_deleted(deleted)
+        late: list[Step] = [
+            Delete(method["module"], method["name"], method["signature"])
+            for _, _, method in deleted
+            if method["signature"] not in self.early
+        ]
+        if late and self._learn_from_emptied([*first, *(step for _, step in evaluated), *late], after):
+            return None
+        self._check_users()
+        steps = (
+            *self._undocumented(),
+            *first,
+            *self._unexported(before_trial, after),
+            *(step for _, step in evaluated),
+            *late,
+            *self._moves(),
+        )
+        return Revision(steps, tuple(self._definitions(evaluated, after, before, deleted)))
+
+    def _check(self) -> None:
+        """Raises NeedsFullRebuild for differences that evaluating definitions can't make."""
+        for path, difference in self.differences.items():
+            modules = self.files[path].modules
+            if not difference.removed and not difference.evaluated:
+                continue
+            if modules == ("Core",):
+                raise NeedsFullRebuild(f"{path} is the Core module, with which everything begins")
+            if modules == (COMPILER,):
+                raise NeedsFullRebuild(f"{path} is a part of Core.Compiler, by which everything is compiled")
+            for statement in difference.removed:
+                if statement.is_module:
+                    raise NeedsFullRebuild(f"{describe(statement.tree)} in {path}:{statement.line} is gone")
+                if not statement.is_understood:
+                    raise NeedsFullRebuild(
+                        f"{describe(statement.tree)} in {path}:{statement.line} was changed,"
+                        " and what it did can't be taken back"
+                    )
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[int, ...]]:
+        """Where the new files stand in the order of evaluation: where the including file does, and the line there."""
+        including: dict[str, tuple[str, int]] = {}
+        for path in self.files:
+            if path in self.new.blobs and b"include(" in self.new.contents[path]:
+                for number, line in enumerate(self.new.contents[path].splitlines(), 1):
+                    if found := re.match(rb'\s*include\("([^"$]+)"\)', line):
+                        name = found[1].decode("utf-8", "surrogateescape")
+                        target = posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
+                        including.setdefault(target, (path, number))
+        places: dict[str, tuple[int, ...]] = {}
+        for root, path in enumerate(self.files):
+            where: list[int] = []
+            seen = {path}
+            while path in including and including[path][0] not in seen:
+                path, number = including[path]
+                seen.add(path)
+                where.insert(0, number)
+            first = list(self.files).index(path) if where else root
+            places[list(self.files)[root]] = (first, *where)
+        return places
+
+    def _steps_of_removed(self) -> list[tuple[str, Statement, Evaluate]]:
+        return [
+            (path, statement, step)
+            for path, difference in self.differences.items()
+            for statement in sorted(difference.removed, key=lambda one: one.line)
+            for step in _steps(self.files[path], statement, statement.text)
+        ]
+
+    def _steps_to_evaluate(self) -> list[tuple[Replacement, Evaluate]]:
+        replacements = [one for difference in self.differences.values() for one in difference.evaluated]
+        places = self._places if len(self.differences) > 1 else dict.fromkeys(self.differences, ())
+        replacements.sort(key=lambda one: (*places[one.path], one.statement.line))
+        return [
+            (replacement, step)
+            for replacement in replacements
+            for step in _steps(self.files[replacement.path], replacement.statement, replacement.text)
+            if not (replacement.only_documentation and step.module.startswith(COMPILER))
+        ]
+
+    def _trial_of_removed(self, gone: list[tuple[str, Statement, Evaluate]]) -> dict[str, Any]:
+        if not gone:
+            return {"defined": [], "names": [], "effects": [], "errors": []}
+        result = self.evaluator.trial([step for _, _, step in gone])
+        for error in result["errors"]:
+            path, statement, _ = gone[error["step"]]
+            said = error["message"].splitlines()[0].removeprefix("LoadError: ")
+            raise NeedsFullRebuild(
+                f"{describe(statement.tree)} in {path} can only be evaluated while Julia is built ({said})"
+            )
+        return result
+
+    def _old_methods(self, gone: list[tuple[str, Statement, Evaluate]], trial: dict[str, Any]) -> dict[str, OldMethod]:
+        """By signature: the methods of the base image that statements which are gone had defined."""
+        methods = {}
+        for method in trial["defined"]:
+            path, statement, step = gone[method["step"]]
+            replaced = method["replaces"]
+            if replaced is None or ("#" in method["name"] and not method["name"].endswith("##kw")):
+                continue  # a name that the compiler made: the old one is not found again under it
+            within = statement.line <= replaced["line"] <= statement.last_line
+            if replaced["file"] == step.file and method["file"] == step.file and not within:
+                raise _defined_twice(replaced)
+            methods[replaced["signature"]] = (path, statement, replaced)
+        return methods
+
+    # ---- names that change, and who uses them ----
+
+    def _learn_from_errors(self, after: dict[str, Any], evaluated: list[tuple[Replacement, Evaluate]]) -> bool:
+        """Whether an error can be helped by unbinding a name first. Raises UserCodeError for other errors."""
+        learnt = False
+        for error in after["errors"]:
+            replacement, step = evaluated[error["step"]]
+            name = _name_in_the_way(error["message"])
+            if name and (step.module, name) not in self.unbound:
+                self._changed((step.module, name))
+                learnt = True
+                continue
+            statement = replacement.statement
+            raise UserCodeError(
+                f"{replacement.path}:{statement.line}: {describe(statement.tree)} fails when it is evaluated",
+                error["message"],
+            )
+        return learnt
+
+    def _learn_from_names(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
+        """Whether names are bound to something else than before whose users are not followed yet."""
+        known = len(self.followed)
+        for entry in before["names"]:
+            if entry["kind"] == "constant" and not entry["new"] and not entry["alike"] and entry["module"] != COMPILER:
+                raise NeedsFullRebuild(f"{entry['module']}.{entry['name']} was filled after it was bound")
+        old, now = _bound(before), _bound(after)
+        for name, kinds in old.items():
+            if name[0].startswith(COMPILER):
+                if name not in now and kinds != {"function"}:
+                    raise NeedsFullRebuild(f"{name[0]}.{name[1]} is gone, which Core.Compiler may use")
+                continue
+            if name not in now and kinds != {"function"}:
+                if place := self._bound_elsewhere(name):
+                    raise NeedsFullRebuild(f"{'.'.join(name)} is also bound in {place}")
+                self._changed(name)
+            elif name in now and kinds != now[name] and name not in self.unbound:
+                self._changed(name)
+        for entry in after["names"]:
+            name = (entry["module"], entry["name"])
+            if entry["kind"] == "module" and not entry["new"]:
+                raise NeedsFullRebuild(f"the module {name[0]}.{name[1]} is another one")
+            if name[0].startswith(COMPILER) and entry["kind"] == "global":
+                continue  # inference counts in globals of its own
+            if not entry["new"] and entry["kind"] in ("constant", "type", "function"):
+                self._changed(name)
+        for effect in before["effects"]:
+            if effect["kind"] == "using" and not any(
+                (one["kind"], one["module"], one["from"]) == ("using", effect["module"], effect["from"])
+                for one in after["effects"]
+            ):
+                raise NeedsFullRebuild(f"{effect['module']} does not use {effect['from']} any more")
+        for effect in after["effects"]:
+            if effect.get("conflict"):
+                raise NeedsFullRebuild(
+                    f"{effect['name']} from {effect['from']} is in conflict with a name that {effect['module']} has"
+                )
+        for method in after["defined"]:
+            if method["name"].startswith("@"):
+                self._macro_changed((method["module"], method["name"]), before)
+        return len(self.followed) != known
+
+    def _learn_from_emptied(self, steps: list[Step], after: dict[str, Any]) -> bool:
+        """Whether functions lost their last method, and with it their name."""
+        known = len(self.followed)
+        bound = _bound(after)
+        for entry in self.evaluator.trial(steps)["emptied"]:
+            name = (entry["module"], entry["name"])
+            if name in bound or name in self.unbound or "#" in name[1] or self._bound_elsewhere(name):
+                continue
+            self._changed(name)
+        return len(self.followed) != known
+
+    def _changed(self, name: Name) -> None:
+        """Notes that a name is bound to something else, or to nothing: its users are evaluated again."""
+        self.unbound[name] = None
+        if name in self.followed:
+            return
+        self.followed.add(name)
+        users = self.evaluator.users(*name)
+        if users["objects"]:
+            raise NeedsFullRebuild(f"{'.'.join(name)} is another type, and the base image has objects of the old one")
+        self._follow(name, users)
+
+    def _macro_changed(self, name: Name, before: dict[str, Any]) -> None:
+        if name in self.followed or not any(
+            (one["module"], one["name"]) == name and one["replaces"] for one in before["defined"]
+        ):
+            return
+        self.followed.add(name)
+        self._follow(name, self.evaluator.users(*name))
+
+    def _follow(self, name: Name, users: dict[str, Any]) -> None:
+        """Takes the statements that use a name for changed ones."""
+        modules = frozenset(users["modules"])
+        word = name[1].removeprefix("@")
+        word = word.removesuffix("_str") if name[1].endswith("_str") else word
+        for path, file in list(self.files.items()):
+            if path not in self.new.blobs or path not in self.old.blobs:
+                continue
+            if word.encode() not in self.old.contents[path]:
+                continue
+            for statement in self.statements_of(path, new=False):
+                if _uses(statement, file, name, modules):
+                    self.difference(path).evaluate_again(path, statement)
+        self._check()
+        if sum(len(one.evaluated) for one in self.differences.values()) > MOST_STATEMENTS:
+            raise NeedsFullRebuild(f"{'.'.join(name)} changed, and more than {MOST_STATEMENTS} statements use it")
+        self.using += ((name, method) for method in users["methods"])
+
+    def _check_users(self) -> None:
+        """Raises NeedsFullRebuild when a method uses a changed name, and no statement that makes it was found."""
+        places: dict[str, list[tuple[int, int]]] = {}
+        for path, difference in self.differences.items():
+            lines = ((one.line, one.last_line) for one in difference.removed)
+            places.setdefault(self.files[path].name, []).extend(lines)
+        for name, method in self.using:
+            if not any(first <= method["line"] <= last for first, last in places.get(method["file"], ())):
+                raise NeedsFullRebuild(
+                    f"{'.'.join(name)} changed, and {method['module']}.{method['name']} uses it, which a macro made"
+                )
+
+    def _bound_elsewhere(self, name: Name) -> str | None:
+        """Where a statement of the new sources may bind a name, if one may."""
+        for path, file in self.files.items():
+            if path not in self.new.blobs or name[1].encode() not in self.new.contents[path]:
+                continue
+            for statement in self.statements_of(path, new=True):
+                modules = [_full_module(module, statement.inside) for module in file.modules]
+                if name[0] in modules and may_define(statement.tree, name[1]):
+                    return f"{path}:{statement.line}"
+        return None
+
+    # ---- what is taken back ----
+
+    def _check_deleted(self, deleted: list[OldMethod]) -> None:
+        """Raises NeedsFullRebuild when a statement that stays defines a deleted method too: a rebuild has that."""
+        names = {method["name"].removesuffix("##kw") for _, _, method in deleted}
+        others: list[Evaluate] = []
+        for path, file in self.files.items():
+            if path not in self.old.blobs:
+                continue
+            text = self.old.contents[path]
+            if not any(name.encode() in text for name in names):
+                continue
+            gone = {one.line for one in self.differences[path].removed} if path in self.differences else set()
+            for statement in self.statements_of(path, new=False):
+                if statement.line in gone or not statement.is_understood:
+                    continue
+                if any(may_define(statement.tree, name) for name in names):
+                    others += _steps(file, statement, statement.text)
+        signatures_gone = {method["signature"] for _, _, method in deleted}
+        for method in self.evaluator.trial(others)["defined"] if others else ():
+            if method["signature"] in signatures_gone:
+                raise _defined_twice(method)
+
+    def _undocumented(self) -> list[Undocument]:
+        found = []
+        for path, difference in self.differences.items():
+            for statement in (*difference.removed, *difference.undocumented):
+                if statement.documentation is None:
+                    continue
+                for step in _steps(self.files[path], statement, statement.text):
+                    if not step.module.startswith(COMPILER):
+                        inner = f".{statement.tree[2]}" if statement.is_module else ""
+                        found.append(Undocument(step.module + inner, step.file, statement.line))
+        return found
+
+    def _unexported(self, before: dict[str, Any], after: dict[str, Any]) -> list[Unexport]:
+        exported = [
+            {(one["module"], one["name"]) for one in trial["effects"] if one["kind"] == "exported"}
+            for trial in (before, after)
+        ]
+        found = sorted(exported[0] - exported[1])
+        for name in found:
+            users = self.evaluator.users(*name)
+            others = [module for module in users["modules"] if module != name[0]]
+            if others and name not in self.unbound:
+                for path, file in self.files.items():
+                    if path not in self.new.blobs or name[1].encode() not in self.new.contents[path]:
+                        continue
+                    for statement in self.statements_of(path, new=True):
+                        inside = {_full_module(module, statement.inside) for module in file.modules}
+                        if inside & set(others) and mentions(statement.tree, name[1]):
+                            raise NeedsFullRebuild(
+                                f"{'.'.join(name)} is not exported any more, and {path}:{statement.line} uses it"
+                            )
+        return [Unexport(*name) for name in found]
+
+    def _moves(self) -> Iterator[Move]:
+        for path, difference in self.differences.items():
+            for first, last, by in line_moves(difference.unchanged):
+                yield Move(self.files[path].name, first, last, by)
+
+    def _definitions(
+        self,
+        evaluated: list[tuple[Replacement, Evaluate]],
+        after: dict[str, Any],
+        before: Mapping[str, Any],
+        deleted: list[OldMethod],
+    ) -> Iterator[Definition]:
+        with_methods = set()
+        for method in after["defined"]:
+            replacement, step = evaluated[method["step"]]
+            with_methods.add(method["step"])
+            if "#" in method["name"] or step.module.startswith(COMPILER):
+                continue  # a name of the compiler's making; a file that Core.Compiler shares is told as Base's
+            what = signatures.pretty(method["signature"])
+            change = "modified" if (method["replaces"] or method)["signature"] in before else "added"
+            yield Definition(what, replacement.path, method["line"], change)
+        old = {describe(one.tree) for difference in self.differences.values() for one in difference.removed}
+        for number, (replacement, step) in enumerate(evaluated):
+            tree, line = replacement.statement.tree, replacement.statement.line
+            if step.module.startswith(COMPILER):
+                continue
+            if replacement.only_documentation:
+                what = f"{step.module}.{describe(tree).removeprefix('method ')}"
+                yield Definition(what, replacement.path, line, "documented")
+            elif number not in with_methods or tree[0] in ("struct", "macro"):
+                change = "modified" if describe(tree) in old else "added"
+                yield Definition(f"{describe(tree)} of {step.module}", replacement.path, line, change)
+        for path, _, method in deleted:
+            if "#" not in method["name"] and not method["module"].startswith(COMPILER):
+                yield Definition(signatures.pretty(method["signature"]), path, method["line"], "deleted")
 
 
-def _differences(
-    changes: ChangeSet, old: Sources, new: Sources, files: Mapping[str, SourceFile], evaluator: Evaluator
-) -> dict[str, FileDifference]:
-    found = {}
-    reasons: list[NeedsFullRebuild] = []
-    order = {path: number for number, path in enumerate(files)}
-    for path in sorted(changes.paths, key=lambda path: order.get(path, len(order))):
-        if not path.endswith(".jl"):
-            continue
-        texts = [sources.contents[path] if path in sources.blobs else b"" for sources in (old, new)]
-        before, after = (statements(evaluator.parse(text), text, path) for text in texts)
-        if path in changes.modified and path in files:
-            try:
-                found[path] = compare(path, before, after)
-            except NeedsFullRebuild as reason:
-                reasons.append(reason)
-    if reasons:
-        raise reasons[0]
+def _name_in_the_way(message: str) -> str | None:
+    """The name that Julia says is bound already."""
+    for pattern in (
+        r"invalid redefinition of constant (\S+)",
+        r"cannot declare (\S+) constant; it already has a value",
+        r"cannot define function (\S+); it already has a value",
+        r"invalid redefinition of type (\S+)",
+        r"function \S+\.(\S+) must be explicitly imported to be extended",
+        r"cannot assign a value to variable \S+\.(\S+) from module",
+    ):
+        if found := re.search(pattern, message):
+            return found[1]
+    return None
+
+
+def _bound(trial: dict[str, Any]) -> dict[Name, set[str]]:
+    """The names that evaluated statements bound, with the kinds of binding."""
+    found: dict[Name, set[str]] = {}
+    for effect in trial["effects"]:
+        kind = {"assigned": "value", "constant": "value", "function": "function"}.get(effect["kind"])
+        if effect["kind"] in ("used", "imported"):
+            kind = f"{effect['kind']} from {effect['from']}"
+        if kind:
+            found.setdefault((effect["module"], effect["name"]), set()).add(kind)
+    for kinds in found.values():
+        if "value" in kinds:
+            kinds.discard("function")  # a type with constructors
     return found
 
 
-def _check_files(changes: ChangeSet, files: Mapping[str, SourceFile]) -> None:
-    for path in changes.paths:
-        if path.endswith("Project.toml"):
-            raise NeedsFullRebuild(f"{path} changed: it tells which packages a standard library may load")
-    for path in changes.deleted:
-        if path in files:
-            raise NeedsFullRebuild(f"{path} was deleted")
+def _uses(statement: Statement, file: SourceFile, name: Name, modules: frozenset[str]) -> bool:
+    """Whether a statement uses a name of a module: plainly where it stands for that, or with its module before it."""
+    if isinstance(statement.tree, tuple) and statement.tree[:1] in (("export",), ("import",), ("using",), ("module",)):
+        return False
+    if not mentions(statement.tree, name[1]):
+        return False
+    if any(_full_module(module, statement.inside) in modules for module in file.modules):
+        return True
+    return mentions(statement.tree, name[0].rpartition(".")[2])
 
 
 def _steps(file: SourceFile, statement: Statement, text: str) -> Iterator[Evaluate]:
@@ -250,115 +593,8 @@ def _full_module(module: str, inside: tuple[str, ...]) -> str:
     return ".".join((module, *inside))
 
 
-def _methods_of_removed(gone: list[tuple[str, Statement, Evaluate]], evaluator: Evaluator) -> dict[str, OldMethod]:
-    """By signature: the methods of the base image that statements which are gone had defined."""
-    if not gone:
-        return {}
-    result = evaluator.trial([step for _, _, step in gone])
-    for error in result["errors"]:
-        path, statement, _ = gone[error["step"]]
-        raise NeedsFullRebuild(f"{describe(statement.tree)} in {path} can only be evaluated while Julia is built")
-    _check_names(result["names"], gone[0][0])
-    methods = {}
-    for method in result["defined"]:
-        path, statement, step = gone[method["step"]]
-        replaced = method["replaces"]
-        if replaced is None or ("#" in method["name"] and not method["name"].endswith("##kw")):
-            continue  # a name that the compiler made: the old one is not found again under it
-        if replaced["file"] == step.file and not statement.line <= replaced["line"] <= statement.last_line:
-            raise _defined_twice(replaced)
-        methods[method["signature"]] = (path, statement, replaced)
-    return methods
-
-
-def _check_deleted(
-    deleted: list[OldMethod],
-    old: Sources,
-    differences: Mapping[str, FileDifference],
-    files: Mapping[str, SourceFile],
-    evaluator: Evaluator,
-) -> None:
-    """Raises NeedsFullRebuild when a statement that stays defines a deleted method too: a rebuild would have that."""
-    names = {method["name"].removesuffix("##kw") for _, _, method in deleted}
-    others: list[Evaluate] = []
-    for path, file in files.items():
-        text = old.contents[path]
-        if not any(name.encode() in text for name in names):
-            continue
-        gone = {statement.line for statement in differences[path].removed} if path in differences else set()
-        for statement in statements(evaluator.parse(text), text, path):
-            if statement.line in gone or not only_defines_methods(statement.tree):
-                continue
-            if any(may_define(statement.tree, name) for name in names):
-                others += _steps(file, statement, statement.text)
-    signatures_gone = {method["signature"] for _, _, method in deleted}
-    for method in evaluator.trial(others)["defined"] if others else ():
-        if method["signature"] in signatures_gone:
-            raise _defined_twice(method)
-
-
 def _defined_twice(method: Mapping[str, Any]) -> NeedsFullRebuild:
     return NeedsFullRebuild(
         f"{signatures.pretty(method['signature'])} is defined a second time, in {method['file']}:{method['line']}: "
         "which of the two holds depends on their order"
     )
-
-
-def _check_evaluation(result: dict[str, Any], evaluated: list[tuple[Replacement, Evaluate]]) -> None:
-    for error in result.get("errors", ()):
-        replacement, _ = evaluated[error["step"]]
-        statement = replacement.statement
-        raise UserCodeError(
-            f"{replacement.path}:{statement.line}: {describe(statement.tree)} fails when it is evaluated",
-            error["message"],
-        )
-    if evaluated:
-        _check_names(result["names"], evaluated[0][0].path)
-
-
-def _check_names(names: list[dict[str, Any]], path: str) -> None:
-    for name in names:
-        if name["module"].startswith(COMPILER) and name["kind"] == "global":
-            continue  # inference counts in globals of its own
-        if not name["new"] or name["kind"] == "module":
-            raise NeedsFullRebuild(f"{path} changes the {name['kind']} {name['module']}.{name['name']}")
-
-
-def _merge(moves: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Neighbouring ranges that moved by the same number of lines, as one."""
-    current: tuple[int, int, int] | None = None
-    for first, last, by in sorted(moves):
-        if current and current[2] == by:
-            current = (current[0], last, by)
-            continue
-        if current:
-            yield current
-        current = (first, last, by)
-    if current:
-        yield current
-
-
-def _definitions(
-    evaluated: list[tuple[Replacement, Evaluate]],
-    after: dict[str, Any],
-    before: Mapping[str, Any],
-    deleted: list[OldMethod],
-) -> Iterator[Definition]:
-    for method in after["defined"]:
-        replacement, step = evaluated[method["step"]]
-        if "#" in method["name"] or step.module.startswith(COMPILER):
-            continue  # a name of the compiler's making; a file that Core.Compiler shares is told as Base's
-        what = signatures.pretty(method["signature"])
-        change = "modified" if method["signature"] in before else "added"
-        yield Definition(what, replacement.path, method["line"], change)
-    for replacement, step in evaluated:
-        tree, line = replacement.statement.tree, replacement.statement.line
-        if not only_defines_methods(tree) and not replacement.only_documentation:
-            if not step.module.startswith(COMPILER):
-                yield Definition(f"{describe(tree)} of {step.module}", replacement.path, line, "added")
-        elif replacement.only_documentation:
-            what = f"{step.module}.{describe(replacement.statement.tree).removeprefix('method ')}"
-            yield Definition(what, replacement.path, replacement.statement.line, "documented")
-    for path, _, method in deleted:
-        if "#" not in method["name"] and not method["module"].startswith(COMPILER):
-            yield Definition(signatures.pretty(method["signature"]), path, method["line"], "deleted")

@@ -21,8 +21,16 @@ class Literal:
     value: Tree
 
 
-METHOD_MACROS = frozenset({"@inline", "@noinline", "@propagate_inbounds", "@generated", "@eval", "@static"})
-"""Macros that leave a method definition one. Others are not known to have no further effect."""
+WRAPPING_MACROS = frozenset(
+    {"@inline", "@noinline", "@propagate_inbounds", "@generated", "@pure", "@eval", "@static", "@doc", "@nospecialize"}
+)
+"""Macros whose last argument is the definition, which they leave one."""
+
+DEFINING_MACROS = frozenset({"@kwdef", "@enum", "@deprecate", "@deprecate_binding", "@deprecate_moved", "@irrational"})
+"""Macros that do nothing at top level but to define methods and names, to document and to export them."""
+
+PLACE_MACROS = frozenset({"@__LINE__", "@debug", "@info", "@warn", "@error", "@logmsg", "@test", "@testset"})
+"""Macros whose expansion has the line where they stand in it (users of `__source__`)."""
 
 DEFINED_BY = {
     "const": "constant",
@@ -52,14 +60,28 @@ class Statement:
     documentation: Tree | None
     definition_at: int
     """Where in `text` the documented definition begins; 0 without a docstring."""
+    lines: tuple[int, ...] = ()
+    """The lines that the parser notes in the definition, in the order of the tree."""
 
     @property
     def definition_line(self) -> int:
         """The line on which the definition begins, below its docstring."""
         return self.line + self.text.count("\n", 0, self.definition_at)
 
+    @property
+    def is_understood(self) -> bool:
+        """Whether evaluating it once more tells all that it did (see only_defines)."""
+        return only_defines(self.tree) or (self.documentation is not None and not is_definition(self.tree))
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is the beginning of a module, whose own statements follow it."""
+        return isinstance(self.tree, tuple) and self.tree[:1] == ("module",)
+
     def only_documentation(self) -> str:
         """A statement that documents the definition without defining it again (`@doc text definition false`)."""
+        if not is_definition(self.tree):
+            return self.text  # the name of something, which defines nothing
         return f"Core.@doc({self.text[: self.definition_at]}, {self.text[self.definition_at :]}\n, false)"
 
 
@@ -79,19 +101,28 @@ def _statements(
         if "error" in entry:
             raise _syntax_error(entry, text, path)
         if "module" in entry:
-            # The line of the module itself, as a statement that must not change.
             keyword = "baremodule" if entry["bare"] else "module"
-            tree = ("module", keyword, entry["module"])
-            yield Statement(inside, entry["line"], entry["line"], entry["module"], tree, None, 0)
+            tree, head = ("module", keyword, entry["module"]), f"{keyword} {entry['module']}\nend"
+            documentation, at = None, 0
+            if "documentation" in entry:
+                documentation = _tree(entry["documentation"])
+                body_at = entry["body"][0]["begin"] if entry["body"] else end
+                written = text[begin:body_at].decode("utf-8", "surrogateescape")
+                at = written.rindex(keyword)
+                head = written[:at] + head
+            yield Statement(inside, entry["line"], entry["line"] + head.count("\n"), head, tree, documentation, at)
             yield from _statements(entry["body"], text, path, (*inside, entry["module"]), depth + 1)
             continue
         written = text[begin:end].decode("utf-8", "surrogateescape").rstrip()
         last_line = entry["line"] + written.count("\n")
         tree, documentation, at = _tree(entry["tree"]), None, 0
+        numbered = entry["tree"]
         if "definition" in entry:
             documentation, tree = tree[2], tree[3]
+            numbered = numbered[-1]
             at = len(text[begin : entry["definition"]].decode("utf-8", "surrogateescape"))
-        yield Statement(inside, entry["line"], last_line, written, tree, documentation, at)
+        lines = tuple(entry["line"] - 1 + line for line in _lines(numbered))
+        yield Statement(inside, entry["line"], last_line, written, tree, documentation, at, lines)
 
 
 def _tree(node: Any) -> Tree:
@@ -105,6 +136,19 @@ def _tree(node: Any) -> Tree:
         ((kind, value),) = node.items()
         return Literal(kind, _tree(value))
     return node
+
+
+def _lines(node: Any) -> Iterator[int]:
+    if isinstance(node, list):
+        for part in node[1:]:
+            if _is_line(part):
+                yield part
+            else:
+                yield from _lines(part)
+    elif isinstance(node, dict):
+        for part in node.values():
+            if isinstance(part, list):
+                yield from _lines(part)
 
 
 def _is_line(node: Any) -> bool:
@@ -131,57 +175,78 @@ def _syntax_error(entry: dict[str, Any], text: bytes, path: str) -> UserCodeErro
     )
 
 
-def contains(tree: Tree, wanted: str) -> bool:
-    """Whether a Symbol or the head of an Expr of this name is anywhere in the tree."""
-    if isinstance(tree, tuple):
-        return any(contains(part, wanted) for part in tree)
-    if isinstance(tree, Literal):
-        return tree.kind == "q" and contains(tree.value, wanted)
-    return bool(tree == wanted)
+def is_definition(tree: Tree) -> bool:
+    """Whether a statement by its form defines something: a method, a name, a type, a macro."""
+    while isinstance(tree, tuple) and tree[:1] == ("macrocall",):
+        tree = tree[-1]
+    heads = ("function", "=", "const", "struct", "abstract", "primitive", "macro", "global", "module")
+    return isinstance(tree, tuple) and bool(tree) and (tree[0] in heads or tree[0] in ("block", "for", "let", "if"))
 
 
-def only_defines_methods(tree: Tree, *, local: bool = False) -> bool:
-    """Whether all that a statement does, by its form, is to define methods.
+def only_defines(tree: Tree, *, local: bool = False) -> bool:
+    """Whether all that a statement does, by its form, is to define methods and names, to import and to export them.
 
-    Loops and conditions around definitions are followed, as is `@eval`. `local` tells that an assignment
-    to a plain name makes a local variable, as in a loop or a `let`.
+    Then what it did is known when it is evaluated once more. Loops and conditions around definitions are followed,
+    as is `@eval`. What the right-hand side of an assignment calls is taken to change nothing, unless its name ends
+    in `!`, by convention. `local` tells that an assignment to a plain name makes a local variable, as in a
+    loop or a `let`.
     """
+    if isinstance(tree, Literal):
+        return True
     if not isinstance(tree, tuple) or not tree:
-        return False
+        return True  # a name, which may be documented
     head = tree[0]
-    if head == "function":
+    if head in ("function", "macro", "struct", "abstract", "primitive", "export", "import", "using", "global", "."):
         return True
     if head == "=":
-        return _is_signature(tree[1]) or (local and isinstance(tree[1], str))
+        return _is_signature(tree[1]) or not _calls_mutating(tree[2])
+    if head == "const":
+        return only_defines(tree[1])
     if head == "macrocall":
-        return (
-            tree[1] in METHOD_MACROS
-            and all(isinstance(argument, str) for argument in tree[2:-1])
-            and only_defines_methods(tree[-1], local=local and tree[1] != "@eval")
+        name = _name(tree[1])
+        return name in DEFINING_MACROS or (
+            name in WRAPPING_MACROS and only_defines(tree[-1], local=local and name != "@eval")
         )
     if head in ("block", "toplevel"):
-        return all(only_defines_methods(part, local=local) for part in tree[1:])
+        return all(only_defines(part, local=local) for part in tree[1:])
     if head in ("if", "elseif"):
-        return all(only_defines_methods(branch, local=local) for branch in tree[2:])
+        return all(only_defines(branch, local=local) for branch in tree[2:])
     if head in ("for", "let"):
-        return only_defines_methods(tree[-1], local=True)
-    return False
+        return only_defines(tree[-1], local=True)
+    if head == "call" and tree[1] == "precompile":
+        return True  # compiles earlier what would be compiled anyway
+    return head in ("tuple", "::")
 
 
-def only_adds_names(tree: Tree) -> bool:
-    """Whether a statement that was not there before only binds names: a constant, a type, a macro, a global.
+def included(tree: Tree) -> str | None:
+    """The file that an `include` statement names; None for other statements."""
+    if isinstance(tree, tuple) and len(tree) == 3 and tree[:2] == ("call", "include"):
+        return tree[2].value if isinstance(tree[2], Literal) and tree[2].kind == "s" else None
+    return None
 
-    What its right-hand side calls must not change anything, by the convention that such functions end in `!`.
-    """
-    if not isinstance(tree, tuple) or not tree or _calls_mutating(tree):
-        return False
-    if tree[0] in ("struct", "abstract", "primitive", "macro"):
-        return True
-    if tree[0] == "const":
-        return isinstance(tree[1], tuple) and tree[1][0] == "=" and only_adds_names(tree[1])
-    return tree[0] == "=" and (
-        isinstance(tree[1], str) or (isinstance(tree[1], tuple) and tree[1][0] == "curly")  # Alias{T} = ...
-    )
+
+def mentions(tree: Tree, name: str) -> bool:
+    """Whether a name occurs anywhere in a tree, quoted or not."""
+    if isinstance(tree, tuple):
+        return any(mentions(part, name) for part in tree)
+    if isinstance(tree, Literal):
+        if tree.kind == "g":  # a macro that the parser calls
+            return str(tree.value).endswith(f".{name}")
+        return tree.kind == "q" and mentions(tree.value, name)
+    return bool(tree == name)
+
+
+def _one_of(tree: Tree, names: frozenset[str]) -> bool:
+    if isinstance(tree, tuple):
+        return any(_one_of(part, names) for part in tree)
+    if isinstance(tree, Literal):
+        return tree.kind == "q" and _one_of(tree.value, names)
+    return isinstance(tree, str) and tree in names
+
+
+def depends_on_place(tree: Tree) -> bool:
+    """Whether a statement means something else on another line."""
+    return _one_of(tree, PLACE_MACROS)
 
 
 def exported(tree: Tree) -> frozenset[str] | None:
@@ -221,8 +286,8 @@ def may_define(tree: Tree, name: str) -> bool:
     if not isinstance(tree, tuple) or not tree:
         return False
     if tree[0] in ("function", "="):
-        return len(tree) > 1 and (_called(tree[1]) in (name, None) and contains(tree, name))
-    return any(may_define(part, name) for part in tree[1:]) or (contains(tree, "@eval") and contains(tree, name))
+        return len(tree) > 1 and (_called(tree[1]) in (name, None) and mentions(tree, name))
+    return any(may_define(part, name) for part in tree[1:]) or (mentions(tree, "@eval") and mentions(tree, name))
 
 
 def _called(signature: Tree) -> str | None:
@@ -256,7 +321,7 @@ def describe(tree: Tree) -> str:
             return f"{kind} {_first_name(tree[1:])}".rstrip()
         if tree[0] == "call" and tree[1] == "include":
             return "include"
-        if only_defines_methods(tree):
+        if tree[0] == "function" or (tree[0] == "=" and _is_signature(tree[1])):
             return f"method {_first_name(tree[1:])}".rstrip()
         if tree[0] == "=":
             return f"global {_first_name(tree[1:])}".rstrip()

@@ -42,7 +42,7 @@ def edit_chomp(bench: Bench) -> None:
 
 
 def native_signatures(julia: Distribution, image: Path) -> set[str]:
-    with Host(host_program(julia, Storage(), lambda _: None), image) as host:
+    with Host(host_program(julia, Storage(), lambda _: None), image, julia) as host:
         return set(host.native_signatures())
 
 

@@ -125,7 +125,7 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
     compiler = compiler_sources(made / "sources/base")
     target = only_generic_target(shipped)
     timings: dict[str, float] = {}
-    with Host(program, shipped) as host:
+    with Host(program, shipped, distribution) as host:
         facts = host.facts()
         included = _included(facts["files"], set(sources), compiler)
         progress("generating the base image's native code anew", SECONDS["code"])

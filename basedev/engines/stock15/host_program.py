@@ -20,7 +20,7 @@ from typing import Any
 from ... import process
 from ...distribution import Distribution
 from ...errors import InternalError, SetupError
-from ...revision import Delete, Evaluate, Move, Step
+from ...revision import Delete, Evaluate, Move, Step, Unbind, Undocument
 from ...storage import Storage, digest_of
 from ...store import Store
 
@@ -94,11 +94,11 @@ def _compile(compiler: str, sources: Sequence[Path], distribution: Distribution,
 class Host:
     """A running host on one image. Use as a context manager: leaving it ends the process."""
 
-    def __init__(self, program: Path, image: Path) -> None:
+    def __init__(self, program: Path, image: Path, distribution: Distribution) -> None:
         # Not the terminal: the runtime makes its streams non-blocking.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the host
         self._process = subprocess.Popen(
-            [program, image, str(os.getpid())],
+            [program, image, str(os.getpid()), distribution.standard_libraries],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -126,6 +126,11 @@ class Host:
     def parse(self, text: bytes) -> list[dict[str, Any]]:
         """The statements of a source text, as `host/syntax.h` describes them."""
         return list(self._ask(b"parse %d\n" % len(text), text))
+
+    def users(self, module: str, name: str) -> dict[str, Any]:
+        """Who uses a name of a module, as `host/bindings.h` describes it."""
+        whose, what = _bytes(module), _bytes(name)
+        return dict(self._ask(b"users %d %d\n" % (len(whose), len(what)), whose, what))
 
     def native_signatures(self) -> list[str]:
         """The argument types of everything with native code in the image."""
@@ -189,10 +194,16 @@ def _encode(steps: Iterable[Step]) -> Iterable[bytes]:
         elif isinstance(step, Delete):
             words = [_bytes(step.module), _bytes(step.name), _bytes(step.signature)]
             yield b"delete %d %d %d\n" % tuple(map(len, words))
-        else:
-            assert isinstance(step, Move)
+        elif isinstance(step, Move):
             words = [_bytes(step.file)]
             yield b"move %d %d %d %d\n" % (len(words[0]), step.first, step.last, step.by)
+        elif isinstance(step, Undocument):
+            words = [_bytes(step.module), _bytes(step.file)]
+            yield b"undocument %d %d %d\n" % (step.line, *map(len, words))
+        else:
+            verb = b"unbind" if isinstance(step, Unbind) else b"unexport"
+            words = [_bytes(step.module), _bytes(step.name)]
+            yield b"%b %d %d\n" % (verb, len(words[0]), len(words[1]))
         yield from words
 
 

@@ -43,8 +43,6 @@ def check(answer: dict[str, Any]) -> None:
     """
     for error in answer.get("errors", ()):
         raise UserCodeError("a definition fails when it is evaluated", error["message"])
-    for name in answer.get("emptied", ()):
-        raise NeedsFullRebuild(f"{name} has no methods left: a rebuild would not have the name")
     for reason in answer.get("obstacles", ()):
         raise NeedsFullRebuild(reason)
 

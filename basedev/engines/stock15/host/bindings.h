@@ -7,12 +7,23 @@
 #include <functional>
 #include <unordered_map>
 
+// The binding of a name in the module that owns it, or null when it has none there.
+jl_binding_t *own_binding(jl_module_t *module, jl_sym_t *name);
+
+// The binding becomes what it was before anything was bound to it; an export stays. Returns the value that it had.
+jl_value_t *unbind(jl_module_t *module, jl_sym_t *name);
+
+// Who uses a name of a module. Writes {"modules": [...] in which it stands for this binding, "methods": [{"module",
+// "name", "signature", "file", "line"}] whose code refers to the binding or to its value, "objects": whether the
+// image has objects of the type that is its value, or of types made with it}.
+void write_users(Json &json, const Image &image, jl_module_t *module, jl_sym_t *name);
+
 class BindingSnapshot {
 public:
     explicit BindingSnapshot(const Image &image);
-    // Writes an array of {"module", "name", "kind", "new"} for each name that was bound or changed
-    // since; "kind" is "function", "type", "module", "constant" or "global". Names that the
-    // compiler makes (with a #) are left out.
+    // Writes an array of {"module", "name", "kind", "new", "alike"} for each name that was bound or changed since;
+    // "kind" is "function", "type", "module", "constant" or "global"; "alike" tells that another object is bound
+    // now, with the same contents. Names that the compiler makes (with a #) are left out.
     void write_changes(Json &json) const;
 
 private:

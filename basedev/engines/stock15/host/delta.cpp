@@ -196,8 +196,8 @@ std::string Delta::changed_pure_result(const std::vector<jl_method_instance_t *>
     });
 }
 
-// What the edit reaches and evaluating definitions does not redo, so that only a full rebuild is right: a macro, code
-// of Core.Compiler, a @pure method.
+// What the edit reaches and evaluating definitions does not redo, so that only a full rebuild is right: code of
+// Core.Compiler, a @pure method.
 std::vector<std::string> Delta::obstacles(size_t world) const {
     MethodChanges changes = method_changes(image, since);
     std::vector<std::string> found;
@@ -208,13 +208,6 @@ std::vector<std::string> Delta::obstacles(size_t world) const {
             if (jl_value_t *instance = jl_svecref(method->specializations, i))
                 visit((jl_method_instance_t *)instance);
     };
-    for (auto *entries : {&changes.added, &changes.ended})
-        for (jl_typemap_entry_t *entry : *entries) {
-            jl_method_t *method = entry->func.method;
-            bool known = image.contains(jl_method_table_for((jl_value_t *)entry->sig));
-            if (known && jl_symbol_name(method->name)[0] == '@')
-                add(method_name(method) + " is a macro: what it expanded to is all over the base image");
-        }
     for (jl_typemap_entry_t *entry : changes.ended) {
         jl_method_t *method = entry->func.method;
         for_each_specialization(method, [&](jl_method_instance_t *instance) {

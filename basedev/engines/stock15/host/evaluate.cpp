@@ -74,3 +74,18 @@ QuietLogging::~QuietLogging() {
     if (level)
         *level = before;
 }
+
+StandardLibraries::StandardLibraries(const std::string &directory) {
+    auto *system = (jl_module_t *)jl_get_global(jl_base_module, jl_symbol("Sys"));
+    if (directory.empty() || !system)
+        return;
+    place = jl_get_binding_wr(system, jl_symbol("STDLIB"), 0);
+    before = place->value;  // of the image, so it is kept
+    place->value = jl_cstr_to_string(directory.c_str());
+    jl_gc_wb(system, place->value);
+}
+
+StandardLibraries::~StandardLibraries() {
+    if (place)
+        place->value = before;
+}

@@ -22,3 +22,15 @@ private:
     int32_t *level = nullptr;
     int32_t before = 0;
 };
+
+// While an object of this class lives, packages name each other in `import` as they do while Julia is built: their
+// projects are found in this directory (Base.Sys.STDLIB).
+class StandardLibraries {
+public:
+    explicit StandardLibraries(const std::string &directory);
+    ~StandardLibraries();
+
+private:
+    jl_binding_t *place = nullptr;
+    jl_value_t *before = nullptr;
+};

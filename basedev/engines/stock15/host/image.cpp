@@ -223,3 +223,11 @@ std::vector<jl_value_t *> Image::objects_of(jl_datatype_t *type) const {
     }
     return found;
 }
+
+void Image::for_each_object(const std::function<void(jl_value_t *)> &visit) const {
+    for (const uint32_t *offset = tagged; *offset; offset++) {
+        auto *object = (jl_taggedvalue_t *)(data + *offset);
+        if (contains((void *)(object->header & ~(uintptr_t)15)))  // a buffer has a tag that is no type
+            visit(jl_valueof(object));
+    }
+}

@@ -3,8 +3,10 @@
 
 #include "runtime.h"
 
+#include <functional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 // The entries of one CodeInstance in the image's table of functions ("fvars"), counted from 1.
@@ -31,6 +33,7 @@ public:
     void *at(uint32_t offset) const { return data + offset; }
     // Every object of exactly this type in the image.
     std::vector<jl_value_t *> objects_of(jl_datatype_t *type) const;
+    void for_each_object(const std::function<void(jl_value_t *)> &visit) const;
 
     // Whether a heap that was serialized from this process still gives each slot of the image a value, and each
     // function a CodeInstance, that had one. Kept code would otherwise read null there. Empty if so.

@@ -1,15 +1,16 @@
 // The host: a process that embeds Julia on a base image, takes requests on standard input and answers on
 // standard output. It does what needs the runtime's insides; basedev decides what is to be done.
 //
-//   host IMAGE [PARENT]
+//   host IMAGE [PARENT [LIBRARIES]]
 //
-// PARENT is the id of the process that it is to die with.
+// PARENT is the id of the process that it is to die with, LIBRARIES the directory of the standard libraries.
 //
 // A request is a line of words, some of which are the lengths of byte strings that follow it at once. An answer
 // is a line with its length in bytes, and that many bytes of JSON. Closing standard input ends the host.
 //
 //   facts                              versions, the files in the image, sizes of its tables
 //   parse LENGTH                       the statements in a source text (syntax.h)
+//   users MODULE NAME                  (lengths) who uses a name (bindings.h)
 //   native                             argument types of everything with native code, one a line
 //   trial COUNT, then COUNT steps      what the steps do, found out in a child that is thrown away
 //   rehearse COUNT, then COUNT steps   the same, and what of it stands in the way of a chained image
@@ -20,10 +21,15 @@
 // A step is one of
 //   evaluate LINE MODULE FILE TEXT     (lengths of the last three)
 //   delete MODULE NAME SIGNATURE       (lengths) ends the method with this signature (type_text)
-//   move FILE FROM TO BY               (length, three numbers) methods defined in these lines are BY further down
+//   move FILE FROM TO BY               (length, three numbers) methods and docstrings of these lines are BY further down
+//   undocument LINE MODULE FILE        (lengths of the last two) takes back the docstring that stands there
+//   unbind MODULE NAME                 (lengths) the name is as if nothing had been bound to it
+//   unexport MODULE NAME               (lengths)
 #include "bindings.h"
 #include "child.h"
 #include "delta.h"
+#include "docstrings.h"
+#include "effects.h"
 #include "evaluate.h"
 #include "json.h"
 #include "layer.h"
@@ -131,9 +137,9 @@ void answer(const Json &json) {
 }
 
 struct Step {
-    enum Kind { EVALUATE, DELETE, MOVE } kind;
+    enum Kind { EVALUATE, DELETE, MOVE, UNDOCUMENT, UNBIND, UNEXPORT } kind;
     long line = 0, to = 0, by = 0;
-    std::string module, file, text;  // for DELETE `text` is the signature and `file` the name
+    std::string module, file, text;  // DELETE: `text` is the signature, `file` the name; UNBIND, UNEXPORT: the name
 };
 
 Step take_step() {
@@ -161,6 +167,17 @@ Step take_step() {
             fail("a malformed step: move");
         step.file = requests.bytes(file);
     }
+    else if (verb == "undocument" || verb == "unbind" || verb == "unexport") {
+        step.kind = verb == "undocument" ? Step::UNDOCUMENT : verb == "unbind" ? Step::UNBIND : Step::UNEXPORT;
+        size_t module, file;
+        if (step.kind == Step::UNDOCUMENT)
+            words >> step.line;
+        words >> module >> file;
+        if (!words)
+            fail("a malformed step: " + verb);
+        step.module = requests.bytes(module);
+        step.file = requests.bytes(file);
+    }
     else {
         fail("an unknown step: " + verb);
     }
@@ -169,10 +186,11 @@ Step take_step() {
 
 class Host {
 public:
-    explicit Host(const char *path) {
+    Host(const char *path, const char *libraries) : libraries(libraries) {
         image.load(path);
         timings.lap("load");
         delta.reset(new Delta(image));
+        docstrings.reset(new Docstrings(image));
         started_in = enter_newest_world();
     }
 
@@ -198,6 +216,15 @@ public:
         answer(json);
     }
 
+    void users(const std::string &module_name, const std::string &name) {
+        jl_module_t *module = find_module(image, module_name);
+        if (!module)
+            fail("there is no module " + module_name);
+        Json json;
+        write_users(json, image, module, jl_symbol(name.c_str()));
+        answer(json);
+    }
+
     void native() {
         Json json;
         json.open('[');
@@ -213,7 +240,10 @@ public:
         json.raw(in_child("evaluating the definitions", [&] {
             Json result;
             result.open('{');
+            effects.watch();
             perform_all(steps, result);
+            result.key("effects");
+            effects.write(result);
             if (with_obstacles)
                 write_obstacles(result);
             result.close('}');
@@ -274,23 +304,29 @@ public:
 
 private:
     Timings timings;
+    std::string libraries;
     Image image;
     std::unique_ptr<Delta> delta;
+    std::unique_ptr<Docstrings> docstrings;
+    Effects effects;
     size_t started_in = 0;
 
     void perform_all(const std::vector<Step> &steps, Json &json) {
         QuietLogging quiet;
+        StandardLibraries found(libraries);
         BindingSnapshot names(image);
         size_t world_before = jl_get_world_counter();
         std::vector<size_t> world_after;
         json.key("errors").open('[');
         for (size_t i = 0; i < steps.size(); i++) {
+            effects.begin_step(i);
             std::string error = perform(steps[i]);
             world_after.push_back(jl_get_world_counter());
             if (!error.empty())
                 json.open('{').key("step").number((long long)i).key("message").string(error).close('}');
         }
         json.close(']');
+        docstrings->settle();
         write_methods(json, world_before, world_after);
         json.key("names");
         names.write_changes(json);
@@ -318,6 +354,7 @@ private:
             });
             for (auto &entry : moved)
                 entry.first->line = entry.second;
+            docstrings->move(step.file, step.line, step.to, step.by);
             return "";
         }
         jl_module_t *module = find_module(image, step.module);
@@ -325,9 +362,20 @@ private:
             return "there is no module " + step.module;
         if (step.kind == Step::EVALUATE)
             return evaluate(module, step.file, step.line, step.text);
+        if (step.kind == Step::UNDOCUMENT)
+            return docstrings->forget(module, step.file, step.line) ? "" : "there is no docstring";
+        jl_sym_t *name = jl_symbol(step.file.c_str());
+        if (step.kind == Step::UNBIND) {
+            keep_alive(unbind(module, name));
+            return "";
+        }
+        if (step.kind == Step::UNEXPORT) {
+            if (jl_binding_t *binding = own_binding(module, name))
+                binding->exportp = 0;
+            return "";
+        }
         jl_methtable_t *table = nullptr;
         jl_method_t *method = nullptr;
-        jl_sym_t *name = jl_symbol(step.file.c_str());
         for_each_method(image, [&](jl_methtable_t *candidate, jl_typemap_entry_t *entry) {
             if (jl_is_method(entry->func.value) && entry->func.method->name == name &&
                 entry->max_world == ALWAYS && entry->func.method->module == module &&
@@ -343,15 +391,23 @@ private:
         return "";
     }
 
+    // Native code that is kept may have a slot for a value that nothing else refers to any more: the image must
+    // have it. It hangs where nobody sees it, among the literals of a method.
+    void keep_alive(jl_value_t *value) {
+        if (!value)
+            return;
+        static jl_method_t *keeper = nullptr;
+        if (!keeper)
+            for (jl_value_t *candidate : image.objects_of(jl_method_type))
+                if (!keeper && ((jl_method_t *)candidate)->roots)
+                    keeper = (jl_method_t *)candidate;
+        JL_GC_PUSH1(&value);
+        jl_array_ptr_1d_push(keeper->roots, value);
+        JL_GC_POP();
+    }
+
     // A range is given in lines of the base image, so a method is moved from there, once.
     std::unordered_map<jl_method_t *, int32_t> moved;
-
-    static void write_method(Json &json, jl_typemap_entry_t *entry) {
-        jl_method_t *method = entry->func.method;
-        json.key("module").string(module_text(method->module)).key("name").string(jl_symbol_name(method->name));
-        json.key("signature").string(type_text((jl_value_t *)entry->sig));
-        json.key("file").string(jl_symbol_name(method->file)).key("line").number(method->line);
-    }
 
     // {"defined": [{..., "step", "replaces"}], "ended": [...], "emptied": [...]}
     void write_methods(Json &json, size_t world_before, const std::vector<size_t> &world_after) {
@@ -389,8 +445,10 @@ private:
         }
         json.close(']').key("emptied").open('[');
         for (jl_methtable_t *table : changes.tables)
-            if (!has_method(table))
-                json.string(jl_symbol_name(table->name));
+            if (!has_method(table)) {
+                json.open('{').key("module").string(module_text(table->module));
+                json.key("name").string(jl_symbol_name(table->name)).close('}');
+            }
         json.close(']');
     }
 
@@ -461,11 +519,11 @@ void start_julia(const char *image) {
 
 int main(int argc, char **argv) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (argc != 2 && argc != 3) {
-        fprintf(stderr, "usage: host IMAGE [PARENT]\n");
+    if (argc < 2 || argc > 4) {
+        fprintf(stderr, "usage: host IMAGE [PARENT [LIBRARIES]]\n");
         return 2;
     }
-    if (argc == 3 && getppid() != atoi(argv[2]))
+    if (argc > 2 && getppid() != atoi(argv[2]))
         _exit(0);  // it died before it could be told to take this process along
     std::string path;
     if (char *resolved = realpath(argv[1], nullptr)) {
@@ -483,7 +541,7 @@ int main(int argc, char **argv) {
     dup2(STDERR_FILENO, STDOUT_FILENO);
     check_abi();
     start_julia(path.c_str());
-    Host host(path.c_str());
+    Host host(path.c_str(), argc == 4 ? argv[3] : "");
 
     for (;;) {
         std::istringstream words(requests.line());
@@ -494,6 +552,12 @@ int main(int argc, char **argv) {
             host.facts();
         else if (verb == "parse")
             host.parse(requests.bytes(number));
+        else if (verb == "users") {
+            size_t length = 0;
+            words >> length;
+            std::string module = requests.bytes(number);
+            host.users(module, requests.bytes(length));
+        }
         else if (verb == "native")
             host.native();
         else if (verb == "trial" || verb == "rehearse" || verb == "apply") {

@@ -120,3 +120,10 @@ std::string module_text(jl_module_t *module) {
                ? name
                : module_text(module->parent) + "." + name;
 }
+
+void write_method(Json &json, jl_typemap_entry_t *entry) {
+    jl_method_t *method = entry->func.method;
+    json.key("module").string(module_text(method->module)).key("name").string(jl_symbol_name(method->name));
+    json.key("signature").string(type_text((jl_value_t *)entry->sig));
+    json.key("file").string(jl_symbol_name(method->file)).key("line").number(method->line);
+}

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "image.h"
+#include "json.h"
 
 #include <functional>
 #include <string>
@@ -24,3 +25,6 @@ MethodChanges method_changes(const Image &image, size_t since);
 // A type as the runtime prints it (jl_static_show), which is Julia syntax with full module names.
 std::string type_text(jl_value_t *type);
 std::string module_text(jl_module_t *module);
+
+// Writes the members "module", "name", "signature", "file", "line" of an object.
+void write_method(Json &json, jl_typemap_entry_t *entry);

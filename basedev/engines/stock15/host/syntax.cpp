@@ -171,6 +171,10 @@ private:
             good = false;
         }
         else if (jl_value_t *module = module_in(tree)) {
+            if (is_documented(tree)) {
+                json.key("documentation");
+                write_tree(json, jl_exprarg(tree, 2));
+            }
             write_module(begin, module);
         }
         else {

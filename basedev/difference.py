@@ -1,0 +1,106 @@
+"""The difference between two texts of a source file, in statements."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .syntax import Statement, depends_on_place
+
+LineMove = tuple[int, int, int]
+"""First and last line in the old text, and by how many lines what stands there is further down."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A statement that is new in a file, or whose documentation is."""
+
+    path: str
+    statement: Statement
+    only_documentation: bool = False
+
+    @property
+    def text(self) -> str:
+        """What to evaluate."""
+        return self.statement.only_documentation() if self.only_documentation else self.statement.text
+
+
+@dataclass
+class FileDifference:
+    """What differs between two texts of one file."""
+
+    removed: list[Statement] = field(default_factory=list)
+    evaluated: list[Replacement] = field(default_factory=list)
+    undocumented: list[Statement] = field(default_factory=list)
+    """Old statements that stay, with another docstring or none."""
+    moves: list[LineMove] = field(default_factory=list)
+    unchanged: list[tuple[Statement, Statement]] = field(default_factory=list)
+    """Old and new form of those that mean the same."""
+
+    def evaluate_again(self, path: str, old: Statement) -> bool:
+        """Takes an unchanged statement for a changed one. Returns whether it was an unchanged one."""
+        for pair in self.unchanged:
+            if pair[0] is old:
+                self.unchanged.remove(pair)
+                self.removed.append(old)
+                if old in self.undocumented:
+                    self.undocumented.remove(old)
+                self.evaluated = [one for one in self.evaluated if one.statement is not pair[1]]
+                self.evaluated.append(Replacement(path, pair[1]))
+                return True
+        return False
+
+
+def compare(path: str, old: list[Statement], new: list[Statement]) -> FileDifference:
+    """The difference between two texts, independent of comments, white space and the order of statements."""
+    waiting: dict[Any, list[Statement]] = defaultdict(list)
+    for statement in old:
+        waiting[statement.inside, statement.tree].append(statement)
+    difference = FileDifference()
+    for statement in new:
+        same = waiting[statement.inside, statement.tree]
+        if not same:
+            difference.evaluated.append(Replacement(path, statement))
+            continue
+        before = same.pop(0)
+        if before.definition_line != statement.definition_line and depends_on_place(statement.tree):
+            difference.removed.append(before)
+            difference.evaluated.append(Replacement(path, statement))
+            continue
+        difference.unchanged.append((before, statement))
+        if before.documentation != statement.documentation:
+            if before.documentation is not None:
+                difference.undocumented.append(before)
+            if statement.documentation is not None:
+                difference.evaluated.append(Replacement(path, statement, only_documentation=True))
+    difference.removed += (statement for rest in waiting.values() for statement in rest)
+    return difference
+
+
+def line_moves(unchanged: Iterable[tuple[Statement, Statement]]) -> list[LineMove]:
+    """How the lines of statements moved that mean the same, neighbouring lines that moved alike together."""
+    lines: dict[int, int] = {}
+    for before, now in unchanged:
+        lines.setdefault(before.line, now.line - before.line)
+        lines[before.definition_line] = now.definition_line - before.definition_line
+        if len(before.lines) == len(now.lines):
+            for old, new in zip(before.lines, now.lines, strict=True):
+                lines.setdefault(old, new - old)
+        lines.setdefault(before.last_line, now.last_line - before.last_line)
+    return list(_ranges(sorted(lines.items())))
+
+
+def _ranges(lines: list[tuple[int, int]]) -> Iterator[LineMove]:
+    first = last = by = 0
+    for line, shift in lines:
+        if by and shift == by:
+            last = line
+            continue
+        if by:
+            yield (first, max(last, line - 1) if shift == 0 else last, by)
+        first = last = line
+        by = shift
+    if by:
+        yield (first, last, by)

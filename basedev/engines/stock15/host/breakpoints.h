@@ -1,0 +1,15 @@
+// Calls of functions in this process, noticed where they begin: the runtime calls its own functions directly, so
+// they can't be interposed.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+// The arguments of a call as the x86-64 calling convention passes them.
+struct Arguments {
+    void *values[6];
+};
+
+// From now on `reached` is called when execution comes to the function at `address`, each time or the first time
+// only. For a process with a single thread: a child made by fork.
+void set_breakpoint(void *address, bool once, std::function<void(const Arguments &)> reached);

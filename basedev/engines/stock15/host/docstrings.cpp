@@ -1,0 +1,179 @@
+#include "docstrings.h"
+
+#include <vector>
+
+namespace {
+
+jl_value_t *base(const char *name) {
+    jl_value_t *value = jl_get_global(jl_base_module, jl_symbol(name));
+    if (!value)
+        fail(std::string("this Julia has no Base.") + name);
+    return value;
+}
+
+jl_value_t *checked(jl_value_t *result) {
+    if (!result || jl_exception_occurred())
+        fail("the tables of docstrings are not as expected");
+    return result;
+}
+
+// Keys and values, in turn, of an IdDict.
+std::vector<std::pair<jl_value_t *, jl_value_t *>> pairs(jl_value_t *table) {
+    auto *slots = (jl_array_t *)jl_fieldref(table, 0);
+    std::vector<std::pair<jl_value_t *, jl_value_t *>> found;
+    for (size_t i = 0; i + 1 < jl_array_len(slots); i += 2) {
+        jl_value_t *key = jl_array_ptr_ref(slots, i), *value = jl_array_ptr_ref(slots, i + 1);
+        if (key && value)
+            found.push_back({key, value});
+    }
+    return found;
+}
+
+jl_array_t *order_of(jl_value_t *several) { return (jl_array_t *)jl_fieldref(several, 0); }
+jl_value_t *docs_of(jl_value_t *several) { return jl_fieldref(several, 1); }
+jl_value_t *data_of(jl_value_t *docstring) { return jl_fieldref(docstring, 2); }
+
+void remove(jl_value_t *table, jl_value_t *key) {
+    checked(jl_call2((jl_function_t *)base("delete!"), table, key));
+}
+
+class NoCollection {  // values are held in plain variables here
+public:
+    NoCollection() : before(jl_gc_enable(0)) {}
+    ~NoCollection() { jl_gc_enable(before); }
+
+private:
+    int before;
+};
+
+}  // namespace
+
+Docstrings::Place Docstrings::place(jl_value_t *docstring) const {
+    auto *get = (jl_function_t *)base("get");
+    jl_value_t *data = data_of(docstring);
+    jl_value_t *path = checked(jl_call3(get, data, (jl_value_t *)jl_symbol("path"), jl_nothing));
+    jl_value_t *line = checked(jl_call3(get, data, (jl_value_t *)jl_symbol("linenumber"), jl_nothing));
+    Place place = {"", 0};
+    if (jl_is_string(path))
+        place.file.assign(jl_string_data(path), jl_string_len(path));
+    else if (jl_is_symbol(path))
+        place.file = jl_symbol_name((jl_sym_t *)path);
+    if (jl_is_int64(line))
+        place.line = jl_unbox_int64(line);
+    return place;
+}
+
+Docstrings::Place Docstrings::place_in_base(jl_value_t *docstring) const {
+    Place found = place(docstring);
+    auto moved = lines_in_base.find(docstring);
+    if (moved != lines_in_base.end())
+        found.line = moved->second;
+    return found;
+}
+
+void Docstrings::for_each(jl_module_t *module,
+                          const std::function<void(jl_value_t *, jl_value_t *, jl_value_t *)> &visit) const {
+    auto *docs = (jl_module_t *)base("Docs");
+    auto *name = (jl_sym_t *)jl_get_global(docs, jl_symbol("META"));
+    jl_value_t *several_type = jl_get_global(docs, jl_symbol("MultiDoc"));
+    jl_value_t *table = name ? jl_get_global(module, name) : nullptr;
+    if (table)
+        for (auto &entry : pairs(table))
+            if (jl_typeof(entry.second) == several_type)
+                visit(table, entry.first, entry.second);
+}
+
+size_t Docstrings::forget(jl_module_t *module, const std::string &file, long line) {
+    NoCollection none;
+    size_t forgotten = 0;
+    for_each(module, [&](jl_value_t *table, jl_value_t *binding, jl_value_t *several) {
+        for (auto &entry : pairs(docs_of(several))) {
+            Place found = place_in_base(entry.second);
+            if (!image.contains(entry.second) || found.line != line || found.file != file)
+                continue;
+            remove(docs_of(several), entry.first);
+            jl_array_t *order = order_of(several);
+            for (size_t i = jl_array_len(order); i-- > 0;)
+                if (jl_types_equal(jl_array_ptr_ref(order, i), entry.first))
+                    jl_array_del_at(order, i, 1);
+            forgotten++;
+        }
+        if (jl_array_len(order_of(several)) == 0)
+            remove(table, binding);
+    });
+    return forgotten;
+}
+
+void Docstrings::move(const std::string &file, long from, long to, long by) {
+    NoCollection none;
+    for (jl_value_t *module : image.objects_of(jl_module_type))
+        for_each((jl_module_t *)module, [&](jl_value_t *, jl_value_t *, jl_value_t *several) {
+            for (auto &entry : pairs(docs_of(several))) {
+                jl_value_t *docstring = entry.second;
+                if (!image.contains(docstring) || lines_in_base.count(docstring))
+                    continue;
+                Place found = place(docstring);
+                if (found.file != file || found.line < from || to < found.line)
+                    continue;
+                lines_in_base[docstring] = found.line;
+                jl_value_t *arguments[] = {data_of(docstring), jl_box_int64(found.line + by),
+                                           (jl_value_t *)jl_symbol("linenumber")};
+                checked(jl_call((jl_function_t *)base("setindex!"), arguments, 3));
+            }
+        });
+}
+
+void Docstrings::settle() {
+    NoCollection none;
+    std::unordered_map<std::string, size_t> rank;  // of the files, in the order in which they were included
+    auto *files = (jl_array_t *)base("_included_files");
+    for (size_t i = 0; i < jl_array_len(files); i++) {
+        jl_value_t *path = jl_fieldref(jl_arrayref(files, i), 1);
+        rank.emplace(std::string(jl_string_data(path), jl_string_len(path)), i);
+    }
+    auto rank_of = [&](const std::string &file) {
+        auto found = rank.find(file);
+        for (auto entry = rank.begin(); found == rank.end() && entry != rank.end(); ++entry) {
+            size_t length = entry->first.size();  // files of Base are listed with a directory before them
+            if (length > file.size() && entry->first.compare(length - file.size(), file.size(), file) == 0 &&
+                entry->first[length - file.size() - 1] == '/')
+                found = entry;
+        }
+        return found == rank.end() ? rank.size() : found->second;
+    };
+    for (jl_value_t *module : image.objects_of(jl_module_type))
+        for_each((jl_module_t *)module, [&](jl_value_t *, jl_value_t *, jl_value_t *several) {
+            jl_array_t *order = order_of(several);
+            std::vector<std::pair<jl_value_t *, Place>> settled;
+            std::vector<std::pair<jl_value_t *, Place>> fresh;
+            for (size_t i = 0; i < jl_array_len(order); i++) {
+                jl_value_t *signature = jl_array_ptr_ref(order, i);
+                for (auto &entry : pairs(docs_of(several)))
+                    if (jl_types_equal(entry.first, signature)) {
+                        auto &list = image.contains(entry.second) ? settled : fresh;
+                        list.push_back({signature, place(entry.second)});
+                        break;
+                    }
+            }
+            if (fresh.empty() || fresh.size() + settled.size() != jl_array_len(order))
+                return;
+            for (auto &one : fresh) {
+                size_t at = settled.size(), last_of_file = 0;
+                bool later = false;
+                for (size_t i = 0; i < settled.size() && !later; i++)
+                    if (settled[i].second.file == one.second.file) {
+                        last_of_file = i + 1;
+                        if ((later = settled[i].second.line > one.second.line))
+                            at = i;
+                    }
+                if (!later && last_of_file)
+                    at = last_of_file;
+                for (size_t i = 0; i < settled.size() && !later && !last_of_file && at == settled.size(); i++)
+                    if (rank_of(settled[i].second.file) > rank_of(one.second.file))
+                        at = i;
+                settled.insert(settled.begin() + (long)at, one);
+            }
+            for (size_t i = 0; i < settled.size(); i++)
+                jl_array_ptr_set(order, i, settled[i].first);
+        });
+}
