@@ -229,8 +229,6 @@ class _Reviser:
                 continue
             if modules == ("Core",):
                 raise NeedsFullRebuild(f"{path} is the Core module, with which everything begins")
-            if modules == (COMPILER,):
-                raise NeedsFullRebuild(f"{path} is a part of Core.Compiler, by which everything is compiled")
             for statement in difference.removed:
                 if statement.is_module:
                     raise NeedsFullRebuild(f"{describe(statement.tree)} in {path}:{statement.line} is gone")
@@ -335,10 +333,6 @@ class _Reviser:
                 raise NeedsFullRebuild(f"{entry['module']}.{entry['name']} was filled after it was bound")
         old, now = _bound(before), _bound(after)
         for name, kinds in old.items():
-            if name[0].startswith(COMPILER):
-                if name not in now and kinds != {"function"}:
-                    raise NeedsFullRebuild(f"{name[0]}.{name[1]} is gone, which Core.Compiler may use")
-                continue
             if name not in now and kinds != {"function"}:
                 if place := self._bound_elsewhere(name):
                     raise NeedsFullRebuild(f"{'.'.join(name)} is also bound in {place}")

@@ -141,6 +141,8 @@ class Terminal:
         self._definitions(out, result.definitions)
         if result.full_rebuild_reason:
             out.print(f"A full rebuild is needed: {escape(result.full_rebuild_reason)}")
+        if result.new_code_reason:
+            out.print(f"All native code has to be made anew, in minutes: {escape(result.new_code_reason)}")
         if result.status == "present":
             out.print(f"The image for these sources exists: {escape(str(result.image))}")
         elif not result.full_rebuild_reason:
@@ -153,6 +155,8 @@ class Terminal:
             return self.json(result.to_json())
         if result.full_rebuild_reason:
             self.message(f"full rebuild: {result.full_rebuild_reason}")
+        if result.new_code_reason:
+            self.message(f"all native code anew: {result.new_code_reason}")
         if result.status == "current":
             self.message("the sources are those of the base image")
         elif result.status == "present":

@@ -26,7 +26,7 @@ FULL = "full"
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
-    **dict.fromkeys(("invalidated", "recompiled", "peak_memory")),
+    **dict.fromkeys(("new_code_reason", "invalidated", "recompiled", "peak_memory")),
     **{"timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
@@ -44,6 +44,8 @@ class Result:
     image: Path | None = None
     image_id: str | None = None
     full_rebuild_reason: str | None = None
+    new_code_reason: str | None = None
+    """Why a chained image keeps no native code of the base image, if it keeps none."""
     changed_files: tuple[str, ...] = ()
     ignored_files: tuple[str, ...] = ()
     """Changed files that are in no image."""
@@ -64,6 +66,7 @@ class Result:
             "base_id": self.base_id,
             "sources_id": self.sources_id,
             "full_rebuild_reason": self.full_rebuild_reason,
+            "new_code_reason": self.new_code_reason,
             "changed_files": list(self.changed_files),
             "ignored_files": list(self.ignored_files),
             "definitions": {
@@ -101,7 +104,9 @@ class Builder:
             with self._host() as host:
                 revision = self._revise(sources, host)
                 result.definitions = revision.definitions
-                check(host.rehearse(revision.steps))
+                rehearsed = host.rehearse(revision.steps)
+                check(rehearsed)
+                result.new_code_reason = rehearsed["new_code_reason"] or None
         except NeedsFullRebuild as reason:
             result.full_rebuild_reason = str(reason)
         if not found:
@@ -190,7 +195,7 @@ class Builder:
             result.timings.update(layer.timings)
             result.definitions = revision.definitions
             result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
-            result.peak_memory = layer.peak_memory
+            result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
             self._publish(sources, CHAINED, made / "sys.so", result)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
@@ -237,7 +242,7 @@ class Builder:
     def _describe(result: Result, entry: Entry) -> None:
         about = entry.manifest
         result.image, result.image_id, result.engine = entry.file("sys.so"), entry.id, about["engine"]
-        result.full_rebuild_reason = about["full_rebuild_reason"]
+        result.full_rebuild_reason, result.new_code_reason = about["full_rebuild_reason"], about["new_code_reason"]
         told = (*about["definitions"]["evaluated"], *about["definitions"]["deleted"])
         result.definitions = tuple(Definition(**one) for one in told)
         result.invalidated, result.recompiled = about["invalidated"], about["recompiled"]

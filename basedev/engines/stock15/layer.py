@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import NeedsFullRebuild, UserCodeError
+from ...errors import UserCodeError
 from ...link import ImageTables, link_image
 from ...revision import Revision
 from .baseimage import BaseImage
@@ -29,6 +29,8 @@ class Layer:
     """CodeInstances that Julia's own rule ended."""
     recompiled: int
     """CodeInstances with new native code."""
+    new_code_reason: str | None
+    """Why no native code of the base image could be kept, if none was."""
     peak_memory: int
     """Of the host, in bytes."""
     timings: dict[str, float]
@@ -36,15 +38,9 @@ class Layer:
 
 
 def check(answer: dict[str, Any]) -> None:
-    """Looks at what the host answers about evaluated steps.
-
-    Raises UserCodeError when a definition fails, NeedsFullRebuild when only a full rebuild can redo what they
-    reach.
-    """
+    """Raises UserCodeError when the host answers that evaluating a step failed."""
     for error in answer.get("errors", ()):
         raise UserCodeError("a definition fails when it is evaluated", error["message"])
-    for reason in answer.get("obstacles", ()):
-        raise NeedsFullRebuild(reason)
 
 
 def make_layer(
@@ -52,8 +48,7 @@ def make_layer(
 ) -> Layer:
     """Evaluates a revision in `host`, which runs on `base`, and links the image `made/sys.so`.
 
-    Raises NeedsFullRebuild when the revision reaches what only a full rebuild can redo, UserCodeError when
-    a definition fails.
+    Raises UserCodeError when a definition fails.
     """
     work = made / "work"
     work.mkdir()
@@ -70,13 +65,15 @@ def make_layer(
     compiled = time.monotonic()
     progress("linking", 0.7)
     tables = ImageTables(parts["fvars"], parts["gvars"], base.tables.target)
-    objects = [*base.objects, *map(Path, parts["objects"])]
+    kept = () if parts["new_code_reason"] else base.objects
+    objects = [*kept, *map(Path, parts["objects"])]
     link_image(made / "sys.so", objects, Path(parts["heap"]), tables, libjulia=libjulia, workdir=work)
     linked = time.monotonic()
     inner = parts["timings"]
     return Layer(
         invalidated=invalidated,
         recompiled=parts.get("recompiled", 0),
+        new_code_reason=parts["new_code_reason"] or None,
         peak_memory=parts["peak_kib"] * 1024,
         timings={
             "evaluate": evaluated - begin,

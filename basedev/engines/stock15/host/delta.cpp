@@ -33,9 +33,22 @@ static jl_method_instance_t *dispatch(jl_value_t *types, size_t world) {
     return found == jl_nothing ? nullptr : (jl_method_instance_t *)found;
 }
 
-void Delta::list_invalidated(const MethodChanges &changes, size_t world) {
+static bool belongs_to_compiler(jl_module_t *module) {
+    static auto *compiler = (jl_module_t *)jl_get_global(jl_core_module, jl_symbol("Compiler"));
+    for (; module; module = module->parent) {
+        if (module == compiler)
+            return true;
+        if (module->parent == module)
+            return false;
+    }
+    return false;
+}
+
+void Delta::list_invalidated(const MethodChanges &changes, size_t world, bool only_compiler) {
     for (jl_code_instance_t *code : valid) {
         jl_method_instance_t *instance = code->def;
+        if (only_compiler && !(jl_is_method(instance->def.value) && belongs_to_compiler(instance->def.method->module)))
+            continue;
         if (!changes.tables.count(table_of(instance))) {
             if (code->max_world != ALWAYS)
                 list(instance);
@@ -105,17 +118,6 @@ void Delta::list_new(size_t world) {
             }
         }
     });
-}
-
-static bool belongs_to_compiler(jl_module_t *module) {
-    static auto *compiler = (jl_module_t *)jl_get_global(jl_core_module, jl_symbol("Compiler"));
-    for (; module; module = module->parent) {
-        if (module == compiler)
-            return true;
-        if (module->parent == module)
-            return false;
-    }
-    return false;
 }
 
 static std::string method_name(jl_method_t *method) {
@@ -196,42 +198,89 @@ std::string Delta::changed_pure_result(const std::vector<jl_method_instance_t *>
     });
 }
 
-// What the edit reaches and evaluating definitions does not redo, so that only a full rebuild is right: code of
-// Core.Compiler, a @pure method.
-std::vector<std::string> Delta::obstacles(size_t world) const {
+// What was compiled depends on Core.Compiler and on the results of @pure methods, and keeps no record of that.
+std::string Delta::why_no_code_can_be_kept(size_t world) const {
     MethodChanges changes = method_changes(image, since);
-    std::vector<std::string> found;
-    auto add = [&](const std::string &reason) { found.push_back(reason); };
     std::vector<jl_method_instance_t *> pure;
-    auto for_each_specialization = [](jl_method_t *method, const std::function<void(jl_method_instance_t *)> &visit) {
-        for (size_t i = 0; i < jl_svec_len(method->specializations); i++)
-            if (jl_value_t *instance = jl_svecref(method->specializations, i))
-                visit((jl_method_instance_t *)instance);
-    };
     for (jl_typemap_entry_t *entry : changes.ended) {
         jl_method_t *method = entry->func.method;
-        for_each_specialization(method, [&](jl_method_instance_t *instance) {
-            if (instance->cache && belongs_to_compiler(method->module) && found.empty())
-                add("Core.Compiler itself uses " + method_name(method));
-            if (method->pure)
+        jl_svec_t *specializations = method->specializations;
+        for (size_t i = 0; i < jl_svec_len(specializations); i++) {
+            auto *instance = (jl_method_instance_t *)jl_svecref(specializations, i);
+            if (instance && instance->cache && belongs_to_compiler(method->module))
+                return "Core.Compiler itself uses " + method_name(method);
+            if (instance && method->pure)
                 pure.push_back(instance);
-        });
+        }
     }
     for (jl_code_instance_t *code : valid_inferred) {
         if (code->max_world == ALWAYS || !jl_is_method(code->def->def.value))
             continue;
         jl_method_t *method = code->def->def.method;
-        if (belongs_to_compiler(method->module) && found.empty())
-            add("Core.Compiler itself uses what was edited, in " + method_name(method));
+        if (belongs_to_compiler(method->module))
+            return "Core.Compiler itself uses what was edited, in " + method_name(method);
         if (method->pure)
             pure.push_back(code->def);
     }
-    if (found.empty()) {
-        std::string reason = changed_pure_result(pure, world);
-        if (!reason.empty())
-            add(reason);
-    }
-    return found;
+    return changed_pure_result(pure, world);
+}
+
+// Inference goes on with the code that it has, in the world of the revision, while all code ends with that world.
+void Delta::end_all_code() {
+    // What the edit ended of Core.Compiler is inferred by the compiler of the base image: it can't infer itself.
+    size_t last = enter_newest_world();
+    list_invalidated(method_changes(image, since), last, true);
+    infer_listed(last);
+    jl_array_del_end(instances, jl_array_len(instances));
+    listed.clear();
+    set_inference_world();
+    for_each_specialization([&](jl_method_instance_t *instance) {
+        for (jl_code_instance_t *code = instance->cache; code; code = code->next)
+            if (code->max_world == ALWAYS)
+                code->max_world = last;
+    });
+}
+
+void Delta::forget_ended_code() {
+    set_inference_world();
+    for_each_specialization([&](jl_method_instance_t *instance) {
+        for (jl_code_instance_t **link = &instance->cache; *link;) {
+            if ((*link)->max_world == ALWAYS) {
+                link = &(*link)->next;
+                continue;
+            }
+            *link = (*link)->next;
+            if (*link)
+                jl_gc_wb(instance, *link);
+        }
+    });
+}
+
+// Inference runs in the world that is the newest now; definitions from now on are in later ones.
+void Delta::set_inference_world() {
+    enter_newest_world();
+    auto *compiler = (jl_module_t *)jl_get_global(jl_core_module, jl_symbol("Compiler"));
+    jl_set_typeinf_func(jl_get_global(compiler, jl_symbol("typeinf_ext")));
+    enter_newest_world();
+}
+
+// Of methods with code in Julia, which built-in functions do not have.
+void Delta::for_each_specialization(const std::function<void(jl_method_instance_t *)> &visit) const {
+    std::unordered_set<jl_method_instance_t *> seen;
+    auto visit_once = [&](jl_value_t *object) {
+        auto *instance = (jl_method_instance_t *)object;
+        if (!instance || !seen.insert(instance).second || !jl_is_method(instance->def.value))
+            return;
+        if (instance->def.method->source || instance->def.method->generator)
+            visit(instance);
+    };
+    for (jl_value_t *object : image.objects_of(jl_method_instance_type))
+        visit_once(object);
+    for_each_method(image, [&](jl_methtable_t *, jl_typemap_entry_t *entry) {
+        jl_svec_t *specializations = jl_is_method(entry->func.value) ? entry->func.method->specializations : nullptr;
+        for (size_t i = 0; specializations && i < jl_svec_len(specializations); i++)
+            visit_once(jl_svecref(specializations, i));
+    });
 }
 
 size_t Delta::invalidated() const {
@@ -241,8 +290,7 @@ size_t Delta::invalidated() const {
     return count;
 }
 
-void Delta::collect(size_t world) {
-    list_invalidated(method_changes(image, since), world);
+void Delta::infer_listed(size_t world) {
     size_t done = 0;
     while (done < jl_array_len(instances)) {
         size_t next = jl_array_len(instances);
@@ -250,4 +298,9 @@ void Delta::collect(size_t world) {
         done = next;
         list_new(world);
     }
+}
+
+void Delta::collect(size_t world) {
+    list_invalidated(method_changes(image, since), world);
+    infer_listed(world);
 }

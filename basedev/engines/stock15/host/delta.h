@@ -13,8 +13,13 @@ public:
 
     // CodeInstances that Julia ended since, with or without native code.
     size_t invalidated() const;
-    // What stands in the way of a chained image of what was evaluated, if anything does.
-    std::vector<std::string> obstacles(size_t world) const;
+    // Why native code of the image can't be kept, although Julia's own rule did not end it. Empty if it can.
+    std::string why_no_code_can_be_kept(size_t world) const;
+    // Ends all code, so that `collect` infers everything anew, with Core.Compiler as it is now.
+    void end_all_code();
+    // Forgets ended code, and has inference run in the newest world: the state for the image. Nothing may be
+    // evaluated any more.
+    void forget_ended_code();
     // Finds the MethodInstances that need native code in `world`, infers them and everything new that they call.
     void collect(size_t world);
 
@@ -28,8 +33,11 @@ private:
     std::vector<jl_code_instance_t *> valid_inferred;  // all
     std::unordered_set<jl_method_instance_t *> listed;
 
+    void set_inference_world();
+    void for_each_specialization(const std::function<void(jl_method_instance_t *)> &visit) const;
     void list(jl_method_instance_t *instance);
-    void list_invalidated(const MethodChanges &changes, size_t world);
+    void list_invalidated(const MethodChanges &changes, size_t world, bool only_compiler = false);
+    void infer_listed(size_t world);
     void list_new(size_t world);
     void infer(size_t from, size_t world);
     // Calls of @pure methods were evaluated while code was inferred, and leave no trace but their results. Whether

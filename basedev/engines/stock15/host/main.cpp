@@ -13,7 +13,7 @@
 //   users MODULE NAME                  (lengths) who uses a name (bindings.h)
 //   native                             argument types of everything with native code, one a line
 //   trial COUNT, then COUNT steps      what the steps do, found out in a child that is thrown away
-//   rehearse COUNT, then COUNT steps   the same, and what of it stands in the way of a chained image
+//   rehearse COUNT, then COUNT steps   the same, and why no native code of the image can be kept, if it can't
 //   apply COUNT, then COUNT steps      the same, for good
 //   compile LENGTH                     after `apply`: writes the layer's objects and heap to a directory
 //   rebase LENGTH                      writes all of the image's own code and heap to a directory
@@ -235,7 +235,7 @@ public:
         answer(json);
     }
 
-    void trial(const std::vector<Step> &steps, bool with_obstacles) {
+    void trial(const std::vector<Step> &steps, bool with_reason) {
         Json json;
         json.raw(in_child("evaluating the definitions", [&] {
             Json result;
@@ -244,8 +244,8 @@ public:
             perform_all(steps, result);
             result.key("effects");
             effects.write(result);
-            if (with_obstacles)
-                write_obstacles(result);
+            if (with_reason)
+                write_reason_for_new_code(result);
             result.close('}');
             return result.text;
         }));
@@ -267,13 +267,16 @@ public:
         JL_GC_PUSH1(&delta->instances);
         Json json;
         json.open('{');
-        if (!write_obstacles(json)) {
-            timings.lap("check");
-            delta->collect(world);
-            timings.lap("infer");
-            Layer layer(image, true);
-            write_image(json, layer, delta->instances, world, directory, "delta");
+        bool anew = write_reason_for_new_code(json);
+        timings.lap("check");
+        if (anew) {
+            delta->end_all_code();
+            world = enter_newest_world();
         }
+        delta->collect(world);
+        timings.lap("infer");
+        Layer layer(image, !anew);
+        write_image(json, layer, delta->instances, world, directory, "delta");
         json.key("inferred").number((long long)delta->inferred).key("timings");
         timings.write(json);
         rusage usage;
@@ -332,14 +335,11 @@ private:
         names.write_changes(json);
     }
 
-    // Whether there are any.
-    bool write_obstacles(Json &json) {
-        auto obstacles = delta->obstacles(enter_newest_world());
-        json.key("obstacles").open('[');
-        for (auto &obstacle : obstacles)
-            json.string(obstacle);
-        json.close(']');
-        return !obstacles.empty();
+    // Whether there is one.
+    bool write_reason_for_new_code(Json &json) {
+        std::string reason = delta->why_no_code_can_be_kept(enter_newest_world());
+        json.key("new_code_reason").string(reason);
+        return !reason.empty();
     }
 
     std::string perform(const Step &step) {
@@ -467,6 +467,8 @@ private:
             timings.lap("generate");
             layer.start_emission(directory, name, layer.compiled > WORTH_SPLITTING ? 2 : 1);
         }
+        if (!layer.chained && delta->inferred)
+            delta->forget_ended_code();
         ios_t *heap = jl_create_system_image(layer.description());
         std::string missing = layer.chained ? image.what_is_missing(heap->buf) : "";
         if (!missing.empty())
