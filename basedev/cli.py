@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import __version__
@@ -24,6 +24,7 @@ from .storage import Storage
 from .terminal import OutputError, Terminal
 from .workflows.build import CHAINED, FULL, Builder, Result
 from .workflows.initialise import initialise
+from .workflows.revisions import Reviser, load, save
 from .workflows.run import become_julia, run_julia
 from .workflows.testing import check_names, tests_for
 
@@ -68,10 +69,25 @@ def _parser() -> argparse.ArgumentParser:
     making(command("build", "make the image for the present sources", "basedev build"))
     run = command("run", "start julia on the image for the present sources", "basedev run -- -e 'versioninfo()'")
     making(run)
+    run.add_argument("--replay", action="store_true", help="load the revision at start-up instead of making an image")
     run.add_argument("arguments", nargs="*", metavar="ARG", help="arguments for julia, after --")
     test = command("test", "run the checkout's own tests on the image", "basedev test strings/basic dict")
     making(test)
     test.add_argument("names", nargs="*", metavar="NAME", help="tests; without, those of the changed files")
+    revision = command("revision", "the revision from the base image as a file", "basedev revision export -o fix.jl")
+    verbs = revision.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+
+    def verb(name: str, help: str, example: str) -> argparse.ArgumentParser:
+        description = help[0].upper() + help[1:] + "."
+        return verbs.add_parser(name, help=help, description=description, epilog=f"example: {example}")
+
+    show = verb("show", "what a revision does, and where it comes from", "basedev revision show fix.jl")
+    show.add_argument("file", nargs="?", metavar="FILE", type=Path, help="without, that of the present sources")
+    export = verb("export", "write the revision to the present sources", "basedev revision export -o fix.jl")
+    export.add_argument("-o", dest="output", metavar="FILE", type=Path, help="write there, not to standard output")
+    export.add_argument("--force", action="store_true", help="overwrite FILE if it is there")
+    apply = verb("apply", "make the image of a revision in a file", "basedev revision apply fix.jl")
+    apply.add_argument("file", metavar="FILE", type=Path, help="a file that export wrote")
     return parser
 
 
@@ -125,6 +141,10 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
             plan = Builder(checkout, storage, steps).plan()
         terminal.status(plan)
         return 0
+    if options.command == "revision":
+        return _revision(checkout, storage, options, terminal)
+    if options.command == "run" and options.replay:
+        return _replay(checkout, storage, options, terminal)
     if options.command == "test":
         check_names(options.names, checkout.root)
     result = _build(checkout, storage, config, options, terminal)
@@ -146,6 +166,56 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         terminal.json({**result.to_json(), "exit_code": code})
         return code
     return become_julia(checkout, result.image, arguments, cwd)
+
+
+def _revision(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
+    if options.verb == "show" and options.file:
+        terminal.revision(load(options.file))
+        return 0
+    if options.verb == "export" and terminal.as_json and not options.output:
+        raise UsageError("with --json, standard output is for the object: name the revision's file with -o")
+    if options.verb == "export" and options.force and not options.output:
+        raise UsageError("--force is for a file: name it with -o")
+    with terminal.steps() as steps, _only_chained():
+        reviser = Reviser(checkout, storage, steps)
+        if options.verb == "apply":
+            result = reviser.apply(options.file)
+        else:
+            exported = reviser.export()
+    if options.verb == "apply":
+        terminal.built(result)
+    elif options.verb == "show":
+        terminal.revision(exported)
+    else:
+        if options.output:
+            save(exported.text, options.output, force=options.force)
+        terminal.exported(exported, options.output)
+    return 0
+
+
+def _replay(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
+    if options.engine or options.full_rebuild is not None:
+        raise UsageError("--replay makes no image: leave out --engine and --full-rebuild")
+    with terminal.steps() as steps, _only_chained():
+        result, file = Reviser(checkout, storage, steps).replay()
+    assert result.image is not None
+    arguments = [*(("-L", str(file)) if file else ()), *options.arguments]
+    if terminal.as_json:
+        code = run_julia(checkout, result.image, arguments)
+        terminal.json({**result.to_json(), "exit_code": code})
+        return code
+    return become_julia(checkout, result.image, arguments)
+
+
+@contextmanager
+def _only_chained() -> Iterator[None]:
+    """Where there is no other way, the reason for a full rebuild is an error."""
+    try:
+        yield
+    except NeedsFullRebuild as reason:
+        raise SetupError(
+            f"no revision leads to these sources, only a full rebuild (basedev build): {reason}"
+        ) from reason
 
 
 def _build(

@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import sys
+from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +20,7 @@ from rich.text import Text
 from .errors import BasedevError
 from .revision import Definition
 from .workflows.build import NOTHING_KNOWN, Result
+from .workflows.revisions import Exported
 
 WORTH_SHOWING = 2.0
 """Seconds: without a terminal, only steps that take longer are told."""
@@ -168,6 +171,38 @@ class Terminal:
             seconds = result.timings["total"]
             self.message(f"{'chained' if chained else 'rebuilt'} in {seconds:.1f} s{counts}")
         self.out.print(escape(str(result.image)))
+        return None
+
+    def revision(self, exported: Exported) -> None:
+        """What a revision does, and where it comes from."""
+        steps = Counter(type(step).__name__.lower() for step in exported.revision.steps)
+        about = exported.provenance
+        if self.as_json:
+            told = {"commit": about.commit, "steps": dict(steps)}
+            return self.json({**exported.result("shown").to_json(), **told})
+        out = self.out
+        at = f", at commit {about.commit[:12]}" if about.commit else ""
+        out.print(f"Revision of the base image {escape(about.base)} (Julia {escape(about.julia)}){escape(at)}:")
+        for file in about.files:
+            out.print(f"  {escape(file.path)}")
+        self._definitions(out, exported.revision.definitions)
+        counts = ", ".join(f"{number} {kind}" for kind, number in steps.items())
+        out.print(f"Steps: {counts}" if steps else "No steps: these are the definitions of the base image.")
+        return None
+
+    def exported(self, exported: Exported, file: Path | None) -> None:
+        """The text of a revision on standard output, or that it is in a file."""
+        if self.as_json:
+            return self.json({**exported.result("exported").to_json(), "file": str(file)})
+        if file:
+            self.message(f"{len(exported.revision.steps)} steps to {len(exported.revision.definitions)} definitions")
+            return self.out.print(escape(str(file)))
+        try:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(exported.text.encode("utf-8"))
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise OutputError(*error.args) from error
         return None
 
     @staticmethod

@@ -196,7 +196,7 @@ class Builder:
             result.definitions = revision.definitions
             result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
             result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
-            self._publish(sources, CHAINED, made / "sys.so", result)
+            self._publish(self._image_id(sources, CHAINED), made / "sys.so", result, self.checkout.commit)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()
@@ -221,20 +221,18 @@ class Builder:
             # The sources may have changed between being read and being copied.
             sources = Sources.read(tree)
             result.sources_id = sources.id
-            self._publish(sources, FULL, made, result)
+            self._publish(self._image_id(sources, FULL), made, result, self.checkout.commit)
 
-    def _publish(self, sources: Sources, engine: str, sysimage: Path, result: Result) -> None:
+    def _publish(self, name: str, sysimage: Path, result: Result, commit: str | None) -> None:
         begin = time.monotonic()
         with self.storage.staging("publish") as made:
             sysimage.rename(made / "sys.so")
             about = {
                 **{key: value for key, value in result.to_json().items() if key not in ("image", "image_id", "status")},
-                "engine": engine,
                 "julia_version": self.base.entry.manifest["julia_version"],
-                "commit": self.checkout.commit,
-                "sources_id": sources.id,
+                "commit": commit,
             }
-            entry = self.store.publish("images", self._image_id(sources, engine), made, about)
+            entry = self.store.publish("images", name, made, about)
         result.timings["publish"] = time.monotonic() - begin
         self._describe(result, entry)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import UserCodeError
 from ...link import ImageTables, link_image
-from ...revision import Revision
+from ...revision import Evaluate, Revision, Step
 from .baseimage import BaseImage
 from .host_program import Host
 
@@ -37,10 +37,12 @@ class Layer:
     """Seconds by step."""
 
 
-def check(answer: dict[str, Any]) -> None:
-    """Raises UserCodeError when the host answers that evaluating a step failed."""
+def check(answer: dict[str, Any], steps: Sequence[Step] = ()) -> None:
+    """Raises UserCodeError when the host answers that evaluating one of `steps` failed."""
     for error in answer.get("errors", ()):
-        raise UserCodeError("a definition fails when it is evaluated", error["message"])
+        step = steps[error["step"]] if steps else None
+        place = f"{step.file}:{step.line}: " if isinstance(step, Evaluate) else ""
+        raise UserCodeError(f"{place}a definition fails when it is evaluated", error["message"])
 
 
 def make_layer(
@@ -55,7 +57,7 @@ def make_layer(
     progress("evaluating definitions", 0.2)
     begin = time.monotonic()
     applied = host.apply(revision.steps)
-    check(applied)
+    check(applied, revision.steps)
     evaluated = time.monotonic()
     invalidated = applied["invalidated"]
     expected = SECONDS_FOR_HEAP + SECONDS_PER_INVALIDATED * invalidated

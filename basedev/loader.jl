@@ -1,0 +1,170 @@
+# The loader, which performs the steps below in their order. It lives in a module that is bound nowhere: Main gets no
+# names from it.
+Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
+    # `Base.Iterators`, or a standard library's `LinearAlgebra.BLAS`.
+    function find_module(name)
+        parts = split(name, '.')
+        roots = [m for m in values(Base.loaded_modules) if string(nameof(m)) == parts[1]]
+        length(roots) == 1 || error("there is no module " * name)
+        found = roots[1]
+        for part in parts[2:end]
+            found = getfield(found, Symbol(part))
+        end
+        return found
+    end
+
+    # `strings/util.jl:192`
+    function split_place(place)
+        colon = findlast(isequal(':'), place)
+        return place[1:prevind(place, colon)], parse(Int, place[nextind(place, colon):end])
+    end
+
+    # All methods of all functions and types that are in modules.
+    function all_methods()
+        found, tables, modules = Method[], Base.IdSet{Any}(), collect(Any, values(Base.loaded_modules))
+        seen = Base.IdSet{Any}(modules)
+        while !isempty(modules)
+            m = pop!(modules)
+            for name in names(m; all=true, imported=true)
+                (isdefined(m, name) && !Base.isdeprecated(m, name)) || continue
+                value = getfield(m, name)
+                if value isa Module
+                    value in seen || push!(modules, value)
+                    push!(seen, value)
+                    continue
+                end
+                for type in (value isa Type ? Base.unwrap_unionall(value) : nothing, typeof(value))
+                    type isa DataType && isdefined(type.name, :mt) || continue
+                    table = type.name.mt
+                    (table isa Core.MethodTable && !(table in tables)) || continue
+                    push!(tables, table)
+                    Base.visit(method -> push!(found, method), table)
+                end
+            end
+        end
+        return found
+    end
+
+    # A type as the runtime prints it, with full module names.
+    function type_text(type)
+        stream = IOStream("type", zeros(UInt8, 512))
+        ccall(:ios_mem, Ptr{Cvoid}, (Ptr{UInt8}, Csize_t), stream.ios, 0)
+        ccall(:jl_static_show, Csize_t, (Ptr{UInt8}, Any), stream.ios, type)
+        ccall(:ios_seek, Int64, (Ptr{UInt8}, Int64), stream.ios, 0)
+        text = read(stream, String)
+        ccall(:ios_close, Cvoid, (Ptr{UInt8},), stream.ios)
+        return text
+    end
+
+    # The module's own entry for a name: a C struct of four pointers (name, value, globalref, owner) and flags.
+    function own_binding(m, name)
+        VERSION < v"1.6-" || error("bindings of this Julia are not known to the loader")
+        binding = ccall(:jl_get_module_binding, Ptr{UInt8}, (Any, Any), m, Symbol(name))
+        binding == C_NULL && error(string(m, " has no name ", name))
+        return binding
+    end
+    const VALUE, OWNER, FLAGS = (1, 3, 4) .* sizeof(Ptr{Cvoid})
+    const CONSTANT, EXPORTED, IMPORTED = 0x01, 0x02, 0x04
+    clear_flags(binding, flags) = unsafe_store!(binding + FLAGS, unsafe_load(binding + FLAGS) & ~flags)
+
+    # Methods that there were at the start, and their docstrings, to which steps refer by lines of the base image.
+    struct Start
+        methods::Vector{Method}
+        moved::Base.IdSet{Method}
+        docstrings::Vector{Tuple{Any,Any,Any,Any}}
+    end
+
+    function Start(kinds)
+        docstrings = Tuple{Any,Any,Any,Any}[]
+        for m in ("undocument" in kinds ? copy(Base.Docs.modules) : ()), (binding, all) in Base.Docs.meta(m)
+            all isa Base.Docs.MultiDoc || continue
+            for (signature, docstring) in all.docs
+                push!(docstrings, (m, binding, signature, docstring))
+            end
+        end
+        methods = "move" in kinds || "delete" in kinds ? all_methods() : Method[]
+        return Start(methods, Base.IdSet{Method}(), docstrings)
+    end
+
+    # One method for each kind of step. Its last argument is the text that follows the marker line.
+    perform(::Val{:evaluate}, start, name, place, text) = begin
+        file, line = split_place(place)
+        Base.include_string(find_module(name), '\n'^(line - 1) * text, file)
+    end
+
+    perform(::Val{:delete}, start, m, name, signature, _) = begin
+        m = find_module(m)
+        named = [method for method in start.methods if method.module === m && string(method.name) == name]
+        filter!(method -> method.deleted_world == typemax(method.deleted_world), named)
+        for method in named
+            type_text(method.sig) == signature && return Base.delete_method(method)
+        end
+        error("there is no method " * signature)
+    end
+
+    perform(::Val{:move}, start, file, first, last, by, _) = begin
+        first, last, by = parse(Int, first), parse(Int, last), parse(Int, by)
+        for method in start.methods
+            string(method.file) == file && first <= method.line <= last && !(method in start.moved) || continue
+            method.line += by
+            push!(start.moved, method)  # the lines of a step are those of the base image: once is enough
+        end
+    end
+
+    perform(::Val{:undocument}, start, m, place, _) = begin
+        m, (file, line) = find_module(m), split_place(place)
+        for (owner, binding, signature, docstring) in start.docstrings
+            data = docstring.data
+            owner === m && data[:path] == file && data[:linenumber] == line || continue
+            all = get(Base.Docs.meta(m), binding, nothing)
+            all isa Base.Docs.MultiDoc && get(all.docs, signature, nothing) === docstring || continue
+            delete!(all.docs, signature)
+            filter!(one -> one != signature, all.order)
+            isempty(all.docs) && delete!(Base.Docs.meta(m), binding)
+        end
+    end
+
+    perform(::Val{:unbind}, start, m, name, _) = begin
+        binding = own_binding(find_module(m), name)
+        for field in (VALUE, OWNER)
+            unsafe_store!(Ptr{Ptr{Cvoid}}(binding + field), C_NULL)
+        end
+        clear_flags(binding, CONSTANT | EXPORTED | IMPORTED)
+    end
+
+    perform(::Val{:unexport}, start, m, name, _) = clear_flags(own_binding(find_module(m), name), EXPORTED)
+
+    # Words are divided by blanks; one with blanks in it stands in quotes, with escapes as in a string.
+    words(line) = [
+        String(found[1] === nothing ? found[2] : unescape_string(found[1]))
+        for found in eachmatch(r"\"((?:[^\"\\]|\\.)*)\"|([^ ]+)", line[4:end])
+    ]
+
+    function load(path)
+        lines = split(read(path, String), '\n')
+        at = something(findfirst(isequal("#@ steps"), lines), length(lines)) + 1
+        "#@ complete" in lines || error(path * " is cut off: export the revision again")
+        start = Start([split(line)[2] for line in lines[at:end] if startswith(line, "#@ ")])
+        Base.CoreLogging.with_logger(Base.CoreLogging.NullLogger()) do
+            while lines[at] != "#@ complete"
+                if startswith(lines[at], "#@ ")
+                    marker, (kind, arguments) = at, Iterators.peel(words(lines[at]))
+                    text = SubString{String}[]
+                    if kind == "evaluate"
+                        while lines[at += 1] != "#@ end"
+                            escaped = startswith(lines[at], "#| ")
+                            push!(text, escaped ? unescape_string(lines[at][4:end]) : lines[at])
+                        end
+                    end
+                    try
+                        perform(Val(Symbol(kind)), start, arguments..., join(text, '\n'))
+                    catch error
+                        throw(LoadError(path, marker, error))
+                    end
+                end
+                at += 1
+            end
+        end
+        return nothing
+    end
+end), @__FILE__)
