@@ -56,25 +56,22 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
         return text
     end
 
-    # The module's own entry for a name: a C struct of four pointers (name, value, globalref, owner) and flags.
+    # The module's own entry for a name: a C struct of four pointers (name, value, globalref, owner), a byte that tells
+    # a constant, and one of flags.
     function own_binding(m, name)
-        VERSION < v"1.6-" || error("bindings of this Julia are not known to the loader")
+        VERSION < v"1.6-" || error("the loader does not know the bindings of this Julia")
         binding = ccall(:jl_get_module_binding, Ptr{UInt8}, (Any, Any), m, Symbol(name))
         binding == C_NULL && error(string(m, " has no name ", name))
         return binding
     end
-    const VALUE, OWNER, FLAGS = (1, 3, 4) .* sizeof(Ptr{Cvoid})
-    const CONSTANT, EXPORTED, IMPORTED = 0x01, 0x02, 0x04
+    const VALUE, OWNER, CONSTANT = (1, 3, 4) .* sizeof(Ptr{Cvoid})
+    const FLAGS, EXPORTED, IMPORTED = CONSTANT + 1, 0x01, 0x02
     clear_flags(binding, flags) = unsafe_store!(binding + FLAGS, unsafe_load(binding + FLAGS) & ~flags)
 
-    # Methods that there were at the start, and their docstrings, to which steps refer by lines of the base image.
-    struct Start
-        methods::Vector{Method}
-        moved::Base.IdSet{Method}
-        docstrings::Vector{Tuple{Any,Any,Any,Any}}
-    end
-
-    function Start(kinds)
+    # What there was at the start: steps name methods and docstrings by their lines in the base image. It is no type of
+    # its own, because `methods(Type)` would show its constructors.
+    function state_at_start(kinds)
+        methods = "move" in kinds || "delete" in kinds ? all_methods() : Method[]
         docstrings = Tuple{Any,Any,Any,Any}[]
         for m in ("undocument" in kinds ? copy(Base.Docs.modules) : ()), (binding, all) in Base.Docs.meta(m)
             all isa Base.Docs.MultiDoc || continue
@@ -82,8 +79,7 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
                 push!(docstrings, (m, binding, signature, docstring))
             end
         end
-        methods = "move" in kinds || "delete" in kinds ? all_methods() : Method[]
-        return Start(methods, Base.IdSet{Method}(), docstrings)
+        return (methods=methods, moved=Base.IdSet{Method}(), docstrings=docstrings)
     end
 
     # One method for each kind of step. Its last argument is the text that follows the marker line.
@@ -129,7 +125,8 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
         for field in (VALUE, OWNER)
             unsafe_store!(Ptr{Ptr{Cvoid}}(binding + field), C_NULL)
         end
-        clear_flags(binding, CONSTANT | EXPORTED | IMPORTED)
+        unsafe_store!(binding + CONSTANT, 0x00)
+        clear_flags(binding, EXPORTED | IMPORTED)
     end
 
     perform(::Val{:unexport}, start, m, name, _) = clear_flags(own_binding(find_module(m), name), EXPORTED)
@@ -144,7 +141,7 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
         lines = split(read(path, String), '\n')
         at = something(findfirst(isequal("#@ steps"), lines), length(lines)) + 1
         "#@ complete" in lines || error(path * " is cut off: export the revision again")
-        start = Start([split(line)[2] for line in lines[at:end] if startswith(line, "#@ ")])
+        start = state_at_start([split(line)[2] for line in lines[at:end] if startswith(line, "#@ ")])
         Base.CoreLogging.with_logger(Base.CoreLogging.NullLogger()) do
             while lines[at] != "#@ complete"
                 if startswith(lines[at], "#@ ")

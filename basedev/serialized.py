@@ -203,6 +203,8 @@ class _Reader:
         if missing:
             raise self.error(f"the line '#@ {missing[0]}' is missing")
         steps = tuple(self.steps())
+        if self.next() != END:
+            raise self.error("the revision is cut off")
         provenance = Provenance(
             about["basedev"], about["julia"], about["base"], about.get("commit"), about["sources"], tuple(files)
         )

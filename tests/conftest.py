@@ -129,5 +129,5 @@ def bench(adopted: Bench) -> Iterator[Bench]:
     git = ["git", "-C", str(adopted.root)]
     subprocess.run([*git, "checkout", "-q", "--", "."], check=True)
     subprocess.run([*git, "clean", "-fdq"], check=True)
-    for leftover in ("images", "staging"):
+    for leftover in ("images", "revisions", "staging"):
         shutil.rmtree(adopted.storage.root / leftover, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""`basedev revision` and `basedev run --replay`: revisions as files, images of them, and Julia with one but no image."""
+"""`basedev revision` and `basedev run --replay`: revisions as files, and what is made from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import __version__
 from ..engines.stock15.host_program import Host
 from ..engines.stock15.layer import check, make_layer
-from ..errors import SetupError, UsageError
+from ..errors import SetupError, UsageError, UserCodeError
 from ..revision import Revision
 from ..serialized import LOADER, ChangedFile, Provenance, read, write
 from ..sources import ChangeSet, Sources
@@ -134,7 +134,10 @@ class Reviser(Builder):
                 return result
             with self._host() as host, self.storage.staging("image") as made:
                 libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
-                layer = make_layer(self.base, given.revision, host, made, libjulia, self.progress)
+                try:
+                    layer = make_layer(self.base, given.revision, host, made, libjulia, self.progress)
+                except UserCodeError as error:
+                    raise UserCodeError(f"{file}: {error.message}", error.detail) from error
                 result.timings.update(layer.timings)
                 result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
                 result.peak_memory = layer.peak_memory
