@@ -149,7 +149,7 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
                     text = SubString{String}[]
                     if kind == "evaluate"
                         while lines[at += 1] != "#@ end"
-                            escaped = startswith(lines[at], "#| ")
+                            escaped = startswith(lines[at], "#|")
                             push!(text, escaped ? unescape_string(lines[at][4:end]) : lines[at])
                         end
                     end

@@ -238,7 +238,7 @@ class _Reader:
         while (line := self.next()) != "#@ end":
             if line.startswith("#@"):
                 raise self.error("a text without an end before the next step")
-            lines.append(_unescaped(line[3:]) if line.startswith("#| ") else line)
+            lines.append(_unescaped(line[3:]) if line.startswith("#|") else line)
         return "\n".join(lines)
 
     def words(self, line: str) -> list[str]:

@@ -272,7 +272,7 @@ def test_a_failing_step_tells_its_place(bench: Bench, tmp_path: Path) -> None:
 def test_replay_leaves_arguments_alone(bench: Bench) -> None:
     bench.append("base/strings/util.jl", "\nlouder(s) = uppercase(s)\n")
     plain = ("run", "--replay", "--", "--startup-file=no")
-    assert bench.basedev(*plain, "-e", 'print(Base.louder("e"), ARGS)', "-x").stdout == 'E["-x"]'
+    assert bench.basedev(*plain, "-e", 'print(Base.louder("e"), ARGS)', "x").stdout == 'E["x"]'
     assert bench.basedev(*plain, stdin='print(Base.louder("in"), isinteractive())').stdout == "INfalse"
     program = 'using Distributed; print(fetch(@spawnat 2 Base.louder("worker")))'
     assert bench.basedev(*plain, "-p", "1", "-e", program).stdout == "WORKER"

@@ -63,7 +63,7 @@ def save(text: str, file: Path, *, force: bool) -> None:
             if force:
                 temporary.replace(file)
             else:
-                os.link(temporary, file)  # unlike a renaming, never in the place of another file
+                _place(temporary, file)
         finally:
             with suppress(OSError):
                 temporary.unlink()
@@ -71,6 +71,18 @@ def save(text: str, file: Path, *, force: bool) -> None:
         raise UsageError(f"{file} is there already: name another file, or add --force to overwrite it") from error
     except OSError as error:
         raise SetupError(f"{file} can't be written ({error.strerror}): name another place with -o") from error
+
+
+def _place(made: Path, file: Path) -> None:
+    """Gives a finished file its name. Raises FileExistsError when another has it."""
+    try:
+        os.link(made, file)  # unlike a renaming, never in the place of another file
+    except FileExistsError:
+        raise
+    except OSError:  # this file system has no links
+        if file.exists():
+            raise FileExistsError from None
+        made.replace(file)
 
 
 class Reviser(Builder):
