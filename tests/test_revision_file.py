@@ -145,6 +145,9 @@ USE = r"""
 print(names(Main; all=true), x -> x, ARGS)
 print(chomp("b\n"), Base.louder("a"), Base.louder("a"; mark='?'), Base.twice("t"), Base.@shouted(3))
 print(hasmethod(hex2bytes, Tuple{SubString{String}}), Base.Docs.doc(chomp), Base.Docs.doc(Base.louder), louder)
+using Base64
+print(base64encode(nothing), methods(base64encode), reverse!([1], 1, -77), Core.Compiler.reverse!([1], 1, -77),
+      [only(methods(m.reverse!, (Vector{Int}, Int, Int))).line for m in (Base, Core.Compiler)])
 try chomp("x") catch; print(stacktrace(catch_backtrace())[2]) end
 """
 
@@ -166,7 +169,9 @@ def edit(bench: Bench) -> None:
         "\nmacro shouted(x)\n    return :(string($(esc(x)), '!'))\nend\n"
         "\nexport louder\n",
     )
-    bench.append("base/meta.jl", "")
+    bench.append("stdlib/Base64/src/encode.jl", '\nbase64encode(::Nothing) = "nothing"\n')
+    head = "function reverse!(v::AbstractVector, s=first(LinearIndices(v)), n=last(LinearIndices(v)))\n"
+    bench.edit("base/array.jl", head, head + '    n == -77 && return "edited"\n')  # a part of Core.Compiler too
 
 
 def plain_julia(bench: Bench, home: Path, *arguments: str) -> str:
