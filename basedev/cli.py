@@ -27,6 +27,7 @@ from .workflows.initialise import initialise
 from .workflows.revisions import Reviser, load, save
 from .workflows.run import become_julia, run_julia
 from .workflows.testing import check_names, tests_for
+from .workflows.verify import verify
 
 INTERRUPTED = 130
 
@@ -35,6 +36,12 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         hint = " (those for julia come after --)" if message.startswith("unrecognized arguments") else ""
         raise UsageError(f"{message}{hint}; see {self.prog} --help")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no count")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--force", action="store_true", help="overwrite FILE if it is there")
     apply = verb("apply", "make the image of a revision in a file", "basedev revision apply fix.jl")
     apply.add_argument("file", metavar="FILE", type=Path, help="a file that export wrote")
+    verify = command(
+        "verify",
+        "compare the chained image with a full rebuild of the same sources, in minutes",
+        "basedev verify --tests strings/basic",
+    )
+    verify.add_argument("--tests", nargs="+", default=[], metavar="NAME", help="tests to run on both images too")
+    verify.add_argument("--max", type=_count, default=20, metavar="N", help="differences to show (default: 20)")
     return parser
 
 
@@ -147,6 +161,12 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         return _replay(checkout, storage, options, terminal)
     if options.command == "test":
         check_names(options.names, checkout.root)
+    if options.command == "verify":
+        check_names(options.tests, checkout.root)
+        with terminal.steps() as steps:
+            found = verify(Builder(checkout, storage, steps), options.tests)
+        terminal.verified(found, options.max)
+        return InternalError.exit_code if found.differences else 0
     result = _build(checkout, storage, config, options, terminal)
     if options.command == "build":
         terminal.built(result)

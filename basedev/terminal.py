@@ -21,9 +21,12 @@ from .errors import BasedevError
 from .revision import Definition
 from .workflows.build import NOTHING_KNOWN, Result
 from .workflows.revisions import Exported
+from .workflows.verify import Verification
 
 WORTH_SHOWING = 2.0
 """Seconds: without a terminal, only steps that take longer are told."""
+
+UNEQUAL = "a defect of basedev: the chained image differs from the full rebuild; please report it with the edit"
 
 STYLES = {"added": "green", "modified": "yellow", "deleted": "red", "documented": "cyan"}
 
@@ -204,6 +207,27 @@ class Terminal:
         except OSError as error:
             raise OutputError(*error.args) from error
         return None
+    def verified(self, found: Verification, most: int) -> None:
+        """Whether a chained image equals the full rebuild. Of differences, `most` are told."""
+        if self.as_json:
+            told = {"message": UNEQUAL, "detail": "\n".join(found.differences), "kind": "InternalError"}
+            self.json({**found.to_json(), "errors": [told] if found.differences else []})
+        if found.status == "full":
+            if not self.as_json:
+                self.message(f"nothing to compare: the sources can't be chained: {found.full_rebuild_reason}")
+            return
+        self.message(
+            f"native code: {found.native_more} functions more, {found.native_fewer} fewer than the full rebuild"
+        )
+        if not found.differences:
+            self.message(f"verified: the chained image equals the full rebuild ({found.facts} facts compared)")
+            return
+        if not self.as_json:
+            for difference in found.differences[:most]:
+                self.out.print(escape(difference))
+            if (more := len(found.differences) - most) > 0:
+                self.out.print(f"... and {more} more")
+        self.err.print(f"[bold red]basedev:[/] {UNEQUAL} ({len(found.differences)} of {found.facts} facts)")
 
     @staticmethod
     def _definitions(console: Console, definitions: tuple[Definition, ...]) -> None:

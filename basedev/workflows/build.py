@@ -177,9 +177,15 @@ class Builder:
         ground = self.base.id if engine == CHAINED else self.checkout.distribution.key
         return digest_of(engine, ground, sources.id)[:20]
 
-    def _host(self) -> Host:
+    def native_signatures(self, image: Path) -> list[str]:
+        """The argument types of everything with native code in an image of this Julia."""
+        with self._host(image) as host:
+            return host.native_signatures()
+
+    def _host(self, image: Path | None = None) -> Host:
         program = host_program(self.checkout.distribution, self.storage, lambda step: self.progress(step, 25.0))
         return Host(program, self.base.sysimage, self.checkout.distribution)
+        return Host(program, image or self.base.sysimage)
 
     def _revise(self, sources: Sources, host: Host) -> Revision:
         return revise(self.base.sources, sources, self.base.files, host)
@@ -201,8 +207,7 @@ class Builder:
     def _rebuild(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()
         result.engine = FULL
-        with self._host() as host:
-            signatures = host.native_signatures()
+        signatures = self.native_signatures(self.base.sysimage)
         with self.storage.staging("rebuild") as work:
             tree = work / "tree"
             full.snapshot(self.checkout.root, self.checkout.distribution.prefix, tree)

@@ -1,0 +1,539 @@
+# Writes what is in the image that runs this program, one fact a line, to the file named by its argument:
+#     kind <tab> what <tab> its description
+# for `basedev verify`, which compares two images. Facts of the same kind about the same thing may stand several times.
+#
+# Names that Julia makes have numbers of counters in them (`#12#13`, `#s28`); they are numbered anew in each
+# description, by first occurrence.
+#
+# Of values, what is told follows from their types. What lives in one process only (pointers, tasks, locks, streams and
+# their handles, weak references), what is there to be changed (variables, `Ref`s) and what the runtime keeps for itself
+# (method tables, compiled code) is named by its type only. Memory that was never written holds anything: bits of fields
+# that constructors may leave out, limbs of infinite BigFloats, and the buffers in UNWRITTEN, which nothing tells from
+# tables. Dictionaries are told in the order of their entries' descriptions, for that of their slots follows addresses.
+#
+# The program defines no types and few methods, calls builtins where a generic function would be compiled anew for each
+# type of argument, and leaves out its own module.
+
+module Describe
+
+const MODULES = IdDict{Module,String}()
+const OUTPUT = IOBuffer()
+const CODE = IOBuffer() # of the description under way
+const LINES = IOBuffer() # its line numbers, which are a fact of their own
+const SHOWN = 240 # bytes of a description that are told; of more, a hash
+const DEEPEST = 14 # levels of a value that are told
+const LONGEST = 1 << 19 # bytes of a value's description that are told
+
+# Work space that is allocated when its module is loaded, and written when it is used.
+const UNWRITTEN = ("Base.Grisu.DIGITS", "Base.Grisu.DIGITSs", "LinearAlgebra.Abuf", "LinearAlgebra.Bbuf",
+    "LinearAlgebra.Cbuf", "SuiteSparse.UMFPACK.umf_info")
+
+# Left by the script with which distributions find out what to compile; no source file of the image has it.
+const STRAY = :__PackagePrecompilationStatementModule
+stray(@nospecialize(x)) = x isa Module && nameof(x) === STRAY
+
+# ---- names
+
+function path(m::Module)
+    get!(MODULES, m) do
+        parent = parentmodule(m)
+        (m === Base || m === Core || m === Main || parent === m) && return string(nameof(m))
+        string(path(parent), '.', nameof(m))
+    end::String
+end
+
+# Where a source file is in a checkout; the images remember where each was built.
+function place(file::AbstractString)
+    file == Base.Sys.BUILD_STDLIB_PATH && return "stdlib"
+    endswith(file, ".jl") || return String(file)
+    for (mark, instead) in (("/stdlib/v1.5/", "stdlib/"), ("/stdlib/", "stdlib/"), ("/base/", ""))
+        found = findlast(mark, file)
+        found === nothing || return place(string(instead, SubString(file, last(found) + 1)))
+    end
+    startswith(file, "./") ? String(SubString(file, 3)) : String(file)
+end
+
+word(name::Symbol) = (text = String(name); '#' in text ? string("var\"", text, '"') : text)
+
+isdigit(byte::UInt8) = 0x30 <= byte <= 0x39
+
+# Numbers the counters in names anew: digits that follow `#` or `#s`.
+function renumbered(text::Vector{UInt8})
+    0x23 in text || return text
+    seen = Dict{SubArray{UInt8,1,Vector{UInt8},Tuple{UnitRange{Int}},true},Int}()
+    out = UInt8[]
+    sizehint!(out, length(text))
+    i, n = 1, length(text)
+    while i <= n
+        byte = text[i]
+        push!(out, byte)
+        i += 1
+        byte == 0x23 || continue
+        if i < n && text[i] == UInt8('s') && isdigit(text[i + 1])
+            push!(out, text[i])
+            i += 1
+        end
+        j = i
+        while j <= n && isdigit(text[j])
+            j += 1
+        end
+        if j > i
+            number = get!(seen, view(text, i:j-1), length(seen) + 1)
+            append!(out, codeunits(string(number)))
+            i = j
+        end
+    end
+    out
+end
+renumbered(text::String) = String(renumbered(Vector{UInt8}(codeunits(text))))
+
+# FNV-1a, for the images' own hash function may be what was edited.
+function digest(text::Vector{UInt8})
+    h = 0xcbf29ce484222325
+    for byte in text
+        h = (h ⊻ byte) * 0x00000100000001b3
+    end
+    string(h, base = 16, pad = 16)
+end
+
+function escaped(io::IO, text::AbstractVector{UInt8})
+    for byte in text
+        byte == UInt8('\n') ? write(io, "\\n") : byte == UInt8('\t') ? write(io, "\\t") :
+            byte == UInt8('\\') ? write(io, "\\\\") : byte < 0x20 ? write(io, '?') : write(io, byte)
+    end
+end
+
+function fact(kind::String, what::String, description::Vector{UInt8})
+    write(OUTPUT, kind, '\t')
+    escaped(OUTPUT, renumbered(Vector{UInt8}(codeunits(what))))
+    write(OUTPUT, '\t')
+    description = renumbered(description)
+    if length(description) <= SHOWN
+        escaped(OUTPUT, description)
+    else
+        escaped(OUTPUT, view(description, 1:SHOWN))
+        write(OUTPUT, "... (", string(length(description)), " bytes, ", digest(description), ')')
+    end
+    write(OUTPUT, '\n')
+    nothing
+end
+fact(kind::String, what::String, description::String) = fact(kind, what, Vector{UInt8}(codeunits(description)))
+
+# ---- types
+
+function type(io::IO, @nospecialize(t))
+    if t isa DataType
+        name = t.name
+        if isdefined(t, :instance) && t <: Function && Core.isdefined(name, :mt)
+            m, f = name.mt.module, name.mt.name
+            if isdefined(m, f) && isconst(m, f) && getfield(m, f) === t.instance
+                write(io, "typeof(", path(m), '.', word(f), ')')
+                return
+            end
+        end
+        name.module === Core || write(io, path(name.module), '.')
+        write(io, word(name.name))
+        parameters(io, t.parameters, t.name === Tuple.name)
+    elseif t isa UnionAll
+        type(io, t.body)
+        write(io, " where ")
+        variable(io, t.var)
+    elseif t isa Union
+        write(io, "Union{")
+        while t isa Union
+            type(io, t.a)
+            write(io, ", ")
+            t = t.b
+        end
+        type(io, t)
+        write(io, '}')
+    elseif t isa TypeVar
+        write(io, string(t.name))
+    elseif t === Union{}
+        write(io, "Union{}")
+    else
+        value(io, t)
+    end
+    nothing
+end
+
+function parameters(io::IO, list::Core.SimpleVector, always::Bool)
+    length(list) == 0 && !always && return
+    write(io, '{')
+    for i in 1:length(list)
+        i > 1 && write(io, ", ")
+        type(io, list[i])
+    end
+    write(io, '}')
+    nothing
+end
+
+function variable(io::IO, v::TypeVar)
+    if v.lb !== Union{}
+        type(io, v.lb)
+        write(io, "<:")
+    end
+    write(io, string(v.name))
+    if v.ub !== Any
+        write(io, "<:")
+        type(io, v.ub)
+    end
+    nothing
+end
+
+typed(@nospecialize(t)) = (io = IOBuffer(); type(io, t); String(take!(io)))
+
+# ---- values and code
+
+function number(io::IO, @nospecialize(x))
+    if x isa Union{Bool,Int8,Int16,Int32,Int64,UInt8,UInt16,UInt32,UInt64}
+        write(io, string(x))
+    else
+        n = sizeof(x)
+        bits = n == 1 ? UInt64(Core.bitcast(UInt8, x)) : n == 2 ? UInt64(Core.bitcast(UInt16, x)) :
+               n == 4 ? UInt64(Core.bitcast(UInt32, x)) : n == 8 ? Core.bitcast(UInt64, x) : nothing
+        bits === nothing ? write(io, string(Core.bitcast(UInt128, x))) : write(io, "0x", string(bits, base = 16))
+    end
+    nothing
+end
+
+# Whether a value means something outside of the process that it is in.
+fleeting(@nospecialize(x)) =
+    x isa Union{Ptr,Task,IO,Base.RefValue,Base.AbstractLock,Base.GenericCondition,WeakRef,WeakKeyDict,Timer,Base.AsyncCondition,
+                Base.Process,Core.TypeName,Core.MethodTable,Core.TypeMapEntry,Core.TypeMapLevel,Core.MethodInstance,
+                Core.CodeInstance,Method}
+
+function value(io::IOBuffer, @nospecialize(x), stack::Vector{Any} = Any[])
+    if x isa Type
+        type(io, x)
+    elseif x isa TypeVar
+        variable(io, x)
+    elseif x isa Symbol
+        write(io, ':', place(string(x)))
+    elseif x isa Module
+        write(io, path(x))
+    elseif x isa String
+        write(io, '"', place(x), '"')
+    elseif fleeting(x)
+        write(io, "a ")
+        type(io, typeof(x))
+    elseif x isa BigFloat
+        special = x.exp <= typemin(Clong) + 3 # mpfr-impl.h
+        write(io, "BigFloat(", string(x.prec), ' ', string(x.sign), ' ', string(x.exp), ' ')
+        special || escaped(io, codeunits(bytes2hex(codeunits(x._d))))
+        write(io, ')')
+    elseif x isa Union{Int64,Bool}
+        number(io, x)
+    elseif isprimitivetype(typeof(x))
+        type(io, typeof(x))
+        write(io, '(')
+        number(io, x)
+        write(io, ')')
+    elseif isdefined(typeof(x), :instance) # one of its kind: a function, nothing
+        type(io, typeof(x))
+    elseif x isa LineNumberNode
+        write(io, "#line")
+        write(LINES, ' ', string(x.line))
+    elseif length(stack) >= DEEPEST || io.size > LONGEST
+        write(io, "...")
+    elseif any(y -> y === x, stack)
+        write(io, "(itself)")
+    else
+        push!(stack, x)
+        compound(io, x, stack)
+        pop!(stack)
+    end
+    nothing
+end
+
+assigned(@nospecialize(a), i::Int) = ccall(:jl_array_isassigned, Cint, (Any, UInt), a, i - 1) != 0
+count(@nospecialize(a)) = (n = 1; for d in 1:typeof(a).parameters[2]; n *= Core.arraysize(a, d)::Int; end; n)
+
+function compound(io::IOBuffer, @nospecialize(x), stack::Vector{Any})
+    if x isa Expr
+        write(io, string(x.head), '(')
+        for i in 1:length(x.args)
+            i > 1 && write(io, ", ")
+            isassigned(x.args, i) ? value(io, x.args[i], stack) : write(io, "#undef")
+        end
+        write(io, ')')
+    elseif x isa GlobalRef
+        write(io, path(x.mod), '.', string(x.name))
+    elseif x isa Core.SlotNumber
+        write(io, '_', string(x.id))
+    elseif x isa Core.SSAValue
+        write(io, '%', string(x.id))
+    elseif x isa Core.GeneratedFunctionStub
+        write(io, "generated by ")
+        value(io, x.gen, stack)
+        value(io, x.argnames, stack)
+        value(io, x.spnames, stack)
+        write(LINES, ' ', place(string(x.file)), ':', string(x.line))
+    elseif x isa Core.CodeInfo
+        code(io, x, stack)
+    elseif x isa Core.SimpleVector
+        write(io, "svec(")
+        for i in 1:length(x)
+            i > 1 && write(io, ", ")
+            isassigned(x, i) ? value(io, x[i], stack) : write(io, "#undef")
+        end
+        write(io, ')')
+    elseif x isa Array
+        type(io, typeof(x))
+        for d in 1:typeof(x).parameters[2]
+            write(io, d == 1 ? "" : "x", string(Core.arraysize(x, d)))
+        end
+        write(io, '[')
+        for i in 1:count(x)
+            i > 1 && write(io, ", ")
+            io.size > LONGEST && break
+            assigned(x, i) ? value(io, Core.arrayref(true, x, i), stack) : write(io, "#undef")
+        end
+        write(io, ']')
+    elseif x isa Union{Dict,IdDict}
+        table(io, x, stack)
+    else
+        t = typeof(x)
+        type(io, t)
+        write(io, '(')
+        for i in 1:nfields(x)
+            i > 1 && write(io, ", ")
+            isdefined(x, i) || (write(io, "#undef"); continue)
+            i > t.ninitialized && isbitstype(fieldtype(t, i)) || value(io, getfield(x, i), stack)
+        end
+        write(io, ')')
+    end
+    nothing
+end
+
+function table(io::IOBuffer, @nospecialize(d), stack::Vector{Any})
+    entries = String[]
+    entry = IOBuffer()
+    function told(@nospecialize(k), @nospecialize(v))
+        (stray(k) || stray(v)) && return
+        value(entry, k, stack)
+        write(entry, " => ")
+        value(entry, v, stack)
+        push!(entries, renumbered(String(take!(entry))))
+    end
+    if d isa IdDict
+        ht = getfield(d, :ht)::Vector{Any}
+        for i in 1:2:length(ht)
+            isassigned(ht, i) && isassigned(ht, i + 1) && told(ht[i], ht[i + 1])
+        end
+    else
+        slots, ks, vs = getfield(d, :slots)::Vector{UInt8}, getfield(d, :keys), getfield(d, :vals)
+        for i in 1:length(slots)
+            slots[i] == 0x01 && told(Core.arrayref(true, ks, i), Core.arrayref(true, vs, i))
+        end
+    end
+    type(io, typeof(d))
+    write(io, '(')
+    for (i, text) in enumerate(sort!(entries))
+        i > 1 && write(io, ", ")
+        write(io, text)
+    end
+    write(io, ')')
+    nothing
+end
+
+function code(io::IOBuffer, c::Core.CodeInfo, stack::Vector{Any})
+    write(io, "code(", c.inlineable ? "inline " : "", c.propagate_inbounds ? "inbounds " : "", c.pure ? "pure " : "")
+    for i in 1:length(c.slotnames)
+        write(io, string(c.slotnames[i]), '/', string(c.slotflags[i]), ' ')
+    end
+    for statement in c.code
+        write(io, "; ")
+        value(io, statement, stack)
+    end
+    write(io, ')')
+    table = c.linetable
+    before = 0
+    for loc in c.codelocs
+        loc == before && continue
+        before = loc
+        write(LINES, ' ')
+        while table isa Vector{Any} && 0 < loc <= length(table)
+            node = table[loc]
+            write(LINES, place(string(node.file)), ':', string(node.line))
+            loc = node.inlined_at
+        end
+    end
+    nothing
+end
+
+# ---- what there is
+
+function every_module()
+    found = Module[]
+    todo = Module[Core, Base, Main, values(Base.loaded_modules)...]
+    while !isempty(todo)
+        m = pop!(todo)
+        (m in found || m === Describe || stray(m)) && continue
+        push!(found, m)
+        for name in names(m, all = true)
+            (isdefined(m, name) && !Base.isdeprecated(m, name)) || continue
+            inner = getfield(m, name)
+            inner isa Module && parentmodule(inner) === m && push!(todo, inner)
+        end
+    end
+    found
+end
+
+function describe_module(m::Module)
+    used = ccall(:jl_module_usings, Any, (Any,), m)::Vector{Any}
+    fact("module", path(m), string("parent ", path(parentmodule(m)), ", using ", join((path(u) for u in used), ' ')))
+    for name in names(m, all = true, imported = true)
+        m === Main && name === :Describe && continue
+        describe_binding(m, name)
+    end
+end
+
+owner(m::Module, name::Symbol) = Base.binding_module(m, name)
+
+function describe_binding(m::Module, name::Symbol)
+    what = string(path(m), '.', word(name))
+    of = owner(m, name)
+    io = CODE
+    Base.isexported(m, name) && write(io, "exported ")
+    old = Base.isdeprecated(m, name)
+    old && write(io, "deprecated ")
+    if of !== m
+        write(io, "from ", path(of))
+        fact("name", what, take!(io))
+        return
+    end
+    if !isdefined(m, name)
+        write(io, "undefined")
+        fact("name", what, take!(io))
+        return
+    end
+    constant = isconst(m, name)
+    write(io, constant ? "constant " : "variable ")
+    x = getfield(m, name)
+    type(io, typeof(x))
+    fact("name", what, take!(io))
+    if constant && name !== Base.Docs.META && !(what in UNWRITTEN)
+        value(io, x)
+        take!(LINES)
+        fact("value", what, take!(io))
+    end
+    constant && x isa Type && describe_type(m, name, x)
+    nothing
+end
+
+function describe_type(m::Module, name::Symbol, @nospecialize(x))
+    t = Base.unwrap_unionall(x)
+    t isa DataType && t.name.module === m && t.name.name === name || return
+    io = CODE
+    write(io, t.abstract ? "abstract " : t.mutable ? "mutable " : "", isprimitivetype(t) ? "primitive $(t.size) " : "")
+    while x isa UnionAll
+        variable(io, x.var)
+        write(io, ' ')
+        x = x.body
+    end
+    write(io, "<: ")
+    type(io, t.super)
+    if isdefined(t, :types) && !t.abstract && t.name !== Tuple.name && t.name !== NamedTuple.body.body.name
+        for i in 1:length(t.types)
+            write(io, "; ", string(t.name.names[i]), "::")
+            type(io, t.types[i])
+        end
+        write(io, "; ", string(t.ninitialized), " initialized")
+    end
+    fact("type", string(path(m), '.', word(name)), take!(io))
+end
+
+function every_method(modules::Vector{Module})
+    tables = Core.MethodTable[Type.body.name.mt, Symbol.name.mt] # of constructors; of objects that are no functions
+    for m in modules, name in names(m, all = true)
+        (isdefined(m, name) && !Base.isdeprecated(m, name) && isconst(m, name)) || continue
+        x = Base.unwrap_unionall(getfield(m, name))
+        x isa DataType && x.name.module === m && x.name.name === name && isdefined(x.name, :mt) || continue
+        x.name.mt in tables[1:2] || push!(tables, x.name.mt)
+    end
+    methods = Method[]
+    for table in tables
+        table.defs === nothing || collect_methods(methods, table.defs)
+    end
+    methods
+end
+
+function collect_methods(methods::Vector{Method}, @nospecialize(at))
+    if at isa Core.TypeMapLevel
+        for list in (at.targ, at.arg1), i in 2:2:(list === nothing ? 0 : length(list))
+            isassigned(list, i) && collect_methods(methods, list[i])
+        end
+        at.list === nothing || collect_methods(methods, at.list)
+        at.any === nothing || collect_methods(methods, at.any)
+        return
+    end
+    while at isa Core.TypeMapEntry
+        method = at.func
+        at.max_world == typemax(UInt) && method isa Method && method.module !== Describe && push!(methods, method)
+        at = at.next
+    end
+end
+
+function describe_method(m::Method)
+    what = typed(m.sig)
+    fact("method", what, string(path(m.module), " ", m.name, ", ", m.nargs, " arguments ",
+        replace(m.slot_syms, '\0' => ' '), m.isva ? "varargs " : "", m.pure ? "pure " : "", "nospecialize ",
+        m.nospecialize, " called ", m.called, " keywords ", m.nkw, isdefined(m, :ccallable) ? " ccallable" : ""))
+    if isdefined(m, :generator)
+        value(CODE, m.generator)
+    end
+    if isdefined(m, :source) && m.source !== nothing
+        value(CODE, Base.uncompressed_ir(m))
+    end
+    fact("code", what, take!(CODE))
+    fact("place", what, string(place(string(m.file)), ':', m.line))
+    fact("lines", what, take!(LINES))
+end
+
+function describe_documentation(m::Module)
+    table = Base.Docs.meta(m)::IdDict
+    for (binding, documented) in table
+        if !(documented isa Base.Docs.MultiDoc) # of a module, for one
+            value(CODE, documented)
+            take!(LINES)
+            fact("docstring", string(shown(binding), " in ", path(m)), take!(CODE))
+            continue
+        end
+        name = string(shown(binding), " in ", path(m))
+        fact("docstring order", name, join((typed(signature) for signature in documented.order), "; "))
+        for (signature, doc) in documented.docs
+            for part in doc.text
+                part isa String ? write(CODE, part) : value(CODE, part)
+            end
+            what = string(name, " ", typed(signature))
+            fact("docstring", what, take!(CODE))
+            for key in sort!(collect(keys(doc.data)))
+                write(CODE, string(key), '=')
+                value(CODE, doc.data[key])
+                write(CODE, ' ')
+            end
+            take!(LINES)
+            fact("docstring data", what, take!(CODE))
+        end
+    end
+end
+
+shown(@nospecialize(binding)) =
+    binding isa Base.Docs.Binding ? string(path(binding.mod), '.', word(binding.var)) : (value(CODE, binding); String(take!(CODE)))
+
+function main(file::String)
+    modules = every_module()
+    for m in modules
+        describe_module(m)
+        describe_documentation(m)
+    end
+    for m in every_method(modules)
+        describe_method(m)
+    end
+    write(file, take!(OUTPUT))
+end
+
+end
+
+Describe.main(ARGS[1])
