@@ -219,6 +219,8 @@ class Terminal:
         self.message(
             f"native code: {found.native_more} functions more, {found.native_fewer} fewer than the full rebuild"
         )
+        if found.moved:
+            self.message(f"{found.moved} line numbers are the base image's, of code and docstrings that the edit moved")
         if not found.differences:
             self.message(f"verified: the chained image equals the full rebuild ({found.facts} facts compared)")
             return

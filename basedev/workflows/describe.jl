@@ -19,7 +19,7 @@ module Describe
 const MODULES = IdDict{Module,String}()
 const OUTPUT = IOBuffer()
 const CODE = IOBuffer() # of the description under way
-const LINES = IOBuffer() # its line numbers, which are a fact of their own
+const LINES = Tuple{String,Int}[] # its files and line numbers, which are facts of their own
 const SHOWN = 240 # bytes of a description that are told; of more, a hash
 const DEEPEST = 14 # levels of a value that are told
 const LONGEST = 1 << 19 # bytes of a value's description that are told
@@ -233,7 +233,7 @@ function value(io::IOBuffer, @nospecialize(x), stack::Vector{Any} = Any[])
         type(io, typeof(x))
     elseif x isa LineNumberNode
         write(io, "#line")
-        write(LINES, ' ', string(x.line))
+        push!(LINES, (place(string(x.file)), x.line))
     elseif length(stack) >= DEEPEST || io.size > LONGEST
         write(io, "...")
     elseif any(y -> y === x, stack)
@@ -268,7 +268,7 @@ function compound(io::IOBuffer, @nospecialize(x), stack::Vector{Any})
         value(io, x.gen, stack)
         value(io, x.argnames, stack)
         value(io, x.spnames, stack)
-        write(LINES, ' ', place(string(x.file)), ':', string(x.line))
+        push!(LINES, (place(string(x.file)), x.line))
     elseif x isa Core.CodeInfo
         code(io, x, stack)
     elseif x isa Core.SimpleVector
@@ -352,10 +352,9 @@ function code(io::IOBuffer, c::Core.CodeInfo, stack::Vector{Any})
     for loc in c.codelocs
         loc == before && continue
         before = loc
-        write(LINES, ' ')
         while table isa Vector{Any} && 0 < loc <= length(table)
             node = table[loc]
-            write(LINES, place(string(node.file)), ':', string(node.line))
+            push!(LINES, (place(string(node.file)), node.line))
             loc = node.inlined_at
         end
     end
@@ -415,7 +414,7 @@ function describe_binding(m::Module, name::Symbol)
     fact("name", what, take!(io))
     if constant && name !== Base.Docs.META && !(what in UNWRITTEN)
         value(io, x)
-        take!(LINES)
+        empty!(LINES)
         fact("value", what, take!(io))
     end
     constant && x isa Type && describe_type(m, name, x)
@@ -488,7 +487,20 @@ function describe_method(m::Method)
     end
     fact("code", what, take!(CODE))
     fact("place", what, string(place(string(m.file)), ':', m.line))
-    fact("lines", what, take!(LINES))
+    describe_lines(what)
+end
+
+# Lines as they follow each other, counted in each file from the first one there; and these first ones.
+function describe_lines(what::String)
+    firsts = Tuple{String,Int}[]
+    for (file, line) in LINES
+        at = findfirst(first -> first[1] == file, firsts)
+        at === nothing && push!(firsts, (file, line))
+        write(CODE, string(at === nothing ? length(firsts) : at), '+', string(at === nothing ? 0 : line - firsts[at][2]), ' ')
+    end
+    empty!(LINES)
+    fact("lines", what, take!(CODE))
+    fact("first lines", what, join((string(file, ':', line) for (file, line) in firsts), ' '))
 end
 
 function describe_documentation(m::Module)
@@ -496,7 +508,7 @@ function describe_documentation(m::Module)
     for (binding, documented) in table
         if !(documented isa Base.Docs.MultiDoc) # of a module, for one
             value(CODE, documented)
-            take!(LINES)
+            empty!(LINES)
             fact("docstring", string(shown(binding), " in ", path(m)), take!(CODE))
             continue
         end
@@ -508,12 +520,14 @@ function describe_documentation(m::Module)
             end
             what = string(name, " ", typed(signature))
             fact("docstring", what, take!(CODE))
+            fact("docstring line", what, string(get(doc.data, :linenumber, 0)))
             for key in sort!(collect(keys(doc.data)))
+                key === :linenumber && continue
                 write(CODE, string(key), '=')
                 value(CODE, doc.data[key])
                 write(CODE, ' ')
             end
-            take!(LINES)
+            empty!(LINES)
             fact("docstring data", what, take!(CODE))
         end
     end

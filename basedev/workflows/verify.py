@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,9 @@ KINDS = {
     "place": "place",
     "code": "lowered code",
     "lines": "line table",
+    "first lines": "lines",
     "docstring": "docstring",
+    "docstring line": "docstring's line",
     "docstring data": "docstring's data",
     "docstring order": "docstrings' order",
     "test": "tests",
@@ -46,10 +48,15 @@ IMPLIED = {
     "place": "method",
     "code": "method",
     "lines": "method",
+    "first lines": "method",
+    "docstring line": "docstring",
     "docstring data": "docstring",
     "docstring order": "docstring",
 }
 """A thing that one image lacks differs in all kinds; it is told once, as this kind."""
+
+MOVABLE = frozenset({"first lines", "docstring line"})
+"""Kinds of fact that a chained image may have from the base image where an edit further up moved the source text."""
 
 CONTEXT, WIDTH = 24, 100
 """Characters that are told of a description: before the first difference, and in all."""
@@ -73,6 +80,8 @@ class Verification:
     facts: int = 0
     """Facts of the full rebuild."""
     differences: list[str] = field(default_factory=list)
+    moved: int = 0
+    """Facts of source lines that are still the base image's, for text that the edit moved."""
     native_more: int = 0
     """Specializations with native code in the chained image only; legal, like `native_fewer`."""
     native_fewer: int = 0
@@ -86,6 +95,7 @@ class Verification:
             "full_image": str(self.rebuilt.image) if self.rebuilt else None,
             "facts": self.facts,
             "differences": self.differences,
+            "moved": self.moved,
             "native": {"more": self.native_more, "fewer": self.native_fewer},
         }
 
@@ -104,7 +114,11 @@ def verify(builder: Builder, tests: Sequence[str] = ()) -> Verification:
     if chained.sources_id != rebuilt.sources_id:
         raise SetupError("the sources changed while they were built: run basedev verify again")
     assert chained.image is not None and rebuilt.image is not None
-    ours, theirs = describe(builder, (chained.image, rebuilt.image))
+    ours, theirs = describe(builder, {"the chained image": chained.image, "the full rebuild": rebuilt.image})
+    moved: Facts = Counter()
+    if any(kind in MOVABLE for kind, _, _ in ours - theirs):
+        (before,) = describe(builder, {"the base image": builder.base.sysimage})
+        ours, theirs, moved = set_aside(ours, theirs, before)
     if tests:
         ours += outcomes(builder, chained.image, tests, "the chained image")
         theirs += outcomes(builder, rebuilt.image, tests, "the full rebuild")
@@ -116,14 +130,15 @@ def verify(builder: Builder, tests: Sequence[str] = ()) -> Verification:
         rebuilt,
         facts=theirs.total(),
         differences=differences,
+        moved=moved.total(),
         native_more=more,
         native_fewer=fewer,
     )
 
 
-def describe(builder: Builder, images: tuple[Path, Path]) -> tuple[Facts, Facts]:
-    """What is in a chained image and in a full rebuild, as `describe.jl` tells it. Raises InternalError."""
-    builder.progress("describing both images", SECONDS)
+def describe(builder: Builder, images: Mapping[str, Path]) -> list[Facts]:
+    """What is in some images, as `describe.jl` tells it; each has a name for messages. Raises InternalError."""
+    builder.progress(f"describing {' and '.join(images)}", SECONDS)
     with builder.storage.staging("verify") as area, ThreadPoolExecutor(max_workers=2) as pool:
         depot = area / "depot"  # the same for both, for it is a value in Base
 
@@ -138,11 +153,29 @@ def describe(builder: Builder, images: tuple[Path, Path]) -> tuple[Facts, Facts]
             return read_facts((directory / "facts").read_text(errors="surrogateescape"))
 
         try:
-            ours, theirs = pool.map(written, ("the chained image", "the full rebuild"), images)
+            return list(pool.map(written, images.keys(), images.values()))
         except BaseException:  # Ctrl-C, for one
             process.end_all()
             raise
-    return ours, theirs
+
+
+def set_aside(ours: Facts, theirs: Facts, before: Facts) -> tuple[Facts, Facts, Facts]:
+    """Both images' facts without lines that are still those of the base image, and these.
+
+    Native code and line tables of the base image are kept as they are, so that code tells the lines that it had in the
+    base image although an edit further up in the file moved it. (Methods themselves tell their new lines.)
+    """
+    stale: Facts = Counter()
+    for fact, count in (ours - theirs).items():
+        if fact[0] in MOVABLE and before[fact] >= count:
+            stale[fact] = count
+    wanted = Counter((kind, what) for kind, what, _ in stale.elements())
+    replaced: Facts = Counter()
+    for fact in (theirs - ours).elements():
+        if wanted[fact[:2]]:
+            wanted[fact[:2]] -= 1
+            replaced[fact] += 1
+    return ours - stale, theirs - replaced, stale
 
 
 def _undisturbed(command: Sequence[str], depot: Path) -> list[str | Path]:
