@@ -126,8 +126,15 @@ def adopted(julia: Distribution, storage: Storage, tmp_path_factory: pytest.Temp
 def bench(adopted: Bench) -> Iterator[Bench]:
     """The adopted checkout with its sources as they were, before and after; images are gone afterwards."""
     yield adopted
-    git = ["git", "-C", str(adopted.root)]
+    clean(adopted)
+
+
+def clean(bench: Bench) -> None:
+    """Takes back all edits and removes the images that were made of them."""
+    git = ["git", "-C", str(bench.root)]
     subprocess.run([*git, "checkout", "-q", "--", "."], check=True)
     subprocess.run([*git, "clean", "-fdq"], check=True)
     for leftover in ("images", "revisions", "staging"):
         shutil.rmtree(adopted.storage.root / leftover, ignore_errors=True)
+    for leftover in ("images", "staging"):
+        shutil.rmtree(bench.storage.root / leftover, ignore_errors=True)

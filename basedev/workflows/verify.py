@@ -270,5 +270,5 @@ def summary(output: str) -> str:
         ends = {match.end(): match[0] for match in re.finditer(r"\w+", line) if match.start() > line.find("|")}
         counts = {match.end(): match[0] for match in re.finditer(r"\d+", overall)}
         # a column's numbers end where its title does; a zero may be left out
-        found = ", ".join(f"{counts[end]} {title}" for end, title in ends.items() if end in counts)
+        found = ", ".join(f"{counts[end]} {title}" for end, title in ends.items() if end in counts) or found
     return found
