@@ -20,7 +20,7 @@ const MODULES = IdDict{Module,String}()
 const OUTPUT = IOBuffer()
 const CODE = IOBuffer() # of the description under way
 const LINES = Tuple{String,Int}[] # its files and line numbers, which are facts of their own
-const SHOWN = 240 # bytes of a description that are told; of more, a hash
+const SHOWN = 3000 # bytes of a description that are told; of more, a hash
 const DEEPEST = 14 # levels of a value that are told
 const LONGEST = 1 << 19 # bytes of a value's description that are told
 
