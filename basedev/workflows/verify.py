@@ -150,7 +150,7 @@ def describe(builder: Builder, images: Mapping[str, Path]) -> list[Facts]:
                 process.run(_undisturbed(command, depot), cwd=directory)
             except InternalError as error:
                 raise InternalError(f"{name} can't be described: {error.message}", error.detail) from error
-            return read_facts((directory / "facts").read_text(errors="surrogateescape"))
+            return read_facts((directory / "facts").read_text("utf-8", errors="surrogateescape"))
 
         try:
             return list(pool.map(written, images.keys(), images.values()))
