@@ -86,16 +86,19 @@ def test_differences_are_found(edited: Bench) -> None:
     line = int(edited.julia(told["full_image"], "print(first(methods(Base.twice)).line)"))
     here, there = f"strings/util.jl:{line + 1} in the chained image", f"strings/util.jl:{line} in the full rebuild"
     *differences, failed = told["differences"]
+    (code,) = (one for one in differences if one.startswith("lowered code Base.chomp(::String): "))
+    ours, theirs = code.split(" in the chained image, ")
+    assert '"wrong!"' in ours and '"edited"' in theirs
     assert differences == [
-        'value Base.LOUD: Tuple{String, Int64}("!", 4) in the chained image, '
-        'Tuple{String, Int64}("!", 3) in the full rebuild',
+        'value Base.LOUD: ...ple{String, Int64}("!", 4) in the chained image, '
+        '...ple{String, Int64}("!", 3) in the full rebuild',
         f"place Base.thrice(::AbstractString): {here}, {there}",
         f"place Base.twice(::AbstractString): {here}, {there}",
-        'lowered code Base.chomp(::String): ...(%2, 4); Base.SubString("wrong!"); return(%4) in the chained image',
+        code,
         f"lines Base.thrice(::AbstractString): {here}, {there}",
         f"lines Base.twice(::AbstractString): {here}, {there}",
         "docstring Base.shout in Base Tuple{AbstractString}: missing in the chained image "
-        r'(    shout(s; mark="!")\n\nUpper case.\n)',
+        r'(shout(s; mark="!")\n\nUpper case.\n)',
     ]
     assert re.fullmatch(
         r"tests char: \d+ Pass, 1 Fail, .* in the chained image, \d+ Pass, .* in the full rebuild", failed
