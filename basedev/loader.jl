@@ -126,7 +126,7 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
             unsafe_store!(Ptr{Ptr{Cvoid}}(binding + field), C_NULL)
         end
         unsafe_store!(binding + CONSTANT, 0x00)
-        clear_flags(binding, EXPORTED | IMPORTED)
+        clear_flags(binding, IMPORTED)
     end
 
     perform(::Val{:unexport}, start, m, name, _) = clear_flags(own_binding(find_module(m), name), EXPORTED)

@@ -207,6 +207,7 @@ class Terminal:
         except OSError as error:
             raise OutputError(*error.args) from error
         return None
+
     def verified(self, found: Verification, most: int) -> None:
         """Whether a chained image equals the full rebuild. Of differences, `most` are told."""
         if self.as_json:

@@ -135,6 +135,4 @@ def clean(bench: Bench) -> None:
     subprocess.run([*git, "checkout", "-q", "--", "."], check=True)
     subprocess.run([*git, "clean", "-fdq"], check=True)
     for leftover in ("images", "revisions", "staging"):
-        shutil.rmtree(adopted.storage.root / leftover, ignore_errors=True)
-    for leftover in ("images", "staging"):
         shutil.rmtree(bench.storage.root / leftover, ignore_errors=True)

@@ -184,8 +184,7 @@ class Builder:
 
     def _host(self, image: Path | None = None) -> Host:
         program = host_program(self.checkout.distribution, self.storage, lambda step: self.progress(step, 25.0))
-        return Host(program, self.base.sysimage, self.checkout.distribution)
-        return Host(program, image or self.base.sysimage)
+        return Host(program, image or self.base.sysimage, self.checkout.distribution)
 
     def _revise(self, sources: Sources, host: Host) -> Revision:
         return revise(self.base.sources, sources, self.base.files, host)

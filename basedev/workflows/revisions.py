@@ -152,7 +152,7 @@ class Reviser(Builder):
                     raise UserCodeError(f"{file}: {error.message}", error.detail) from error
                 result.timings.update(layer.timings)
                 result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
-                result.peak_memory = layer.peak_memory
+                result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
                 self._publish(name, made / "sys.so", result, given.provenance.commit)
         result.status = "built"
         result.timings["total"] = time.monotonic() - begin
