@@ -81,6 +81,10 @@ class _Reviser:
         self.differences: dict[str, FileDifference] = {}
         self.unbound: dict[Name, None] = {}
         """Names to unbind before anything is evaluated."""
+        self.unbound_in_trial: dict[Name, None] = {}
+        """Names that old statements can't bind again."""
+        self.dropped: set[str] = set()
+        """Files that are not included any more."""
         self.followed: set[Name] = set()
         """Changed names whose users were found."""
         self.using: list[tuple[Name, dict[str, Any]]] = []
@@ -110,10 +114,10 @@ class _Reviser:
             if path.endswith("Project.toml"):
                 raise NeedsFullRebuild(f"{path} changed: it tells which packages a standard library may load")
         for path in changed:
-            if path in self.files:
+            if path in self.files and path not in changes.deleted:
                 self.difference(path)
         for path in changes.deleted:
-            if path in self.files and self.files[path].modules:
+            if path in self.files and path not in self.dropped:
                 raise UserCodeError(f"{path} was deleted, and is included still: restore it, or take the include out")
 
     def difference(self, path: str) -> FileDifference:
@@ -144,6 +148,7 @@ class _Reviser:
             if any(one.is_module or included(one.tree) for one in old):
                 raise NeedsFullRebuild(f"{target}, with modules or includes of its own, is not included any more")
             self.differences[target] = FileDifference(removed=list(old))
+            self.dropped.add(target)
         for (inside, name), replacement in come.items():
             difference.evaluated.remove(replacement)
             target = posixpath.normpath(posixpath.join(posixpath.dirname(path), str(name)))
@@ -177,7 +182,7 @@ class _Reviser:
         before_trial = self._trial_of_removed(gone)
         before = self._old_methods(gone, before_trial)
         first: list[Step] = [*self.early.values(), *(Unbind(*name) for name in self.unbound)]
-        after = self.evaluator.trial([*first, *(step for _, step in evaluated)])
+        after = _without(len(first), self.evaluator.trial([*first, *(step for _, step in evaluated)]))
         for kind in ("defined", "effects", "errors"):
             after[kind] = [
                 {**one, "step": one["step"] - len(first)} for one in after[kind] if one["step"] >= len(first)
@@ -283,7 +288,15 @@ class _Reviser:
     def _trial_of_removed(self, gone: list[tuple[str, Statement, Evaluate]]) -> dict[str, Any]:
         if not gone:
             return {"defined": [], "names": [], "effects": [], "errors": []}
-        result = self.evaluator.trial([step for _, _, step in gone])
+        first = [Unbind(*name) for name in self.unbound_in_trial]
+        result = _without(len(first), self.evaluator.trial([*first, *(step for _, _, step in gone)]))
+        known = len(self.unbound_in_trial)
+        for error in result["errors"]:
+            name = _name_in_the_way(error["message"])
+            if name:  # another object of the same value, which is no error while Julia is built
+                self.unbound_in_trial.setdefault((gone[error["step"]][2].module, name))
+        if len(self.unbound_in_trial) > known:
+            return self._trial_of_removed(gone)
         for error in result["errors"]:
             path, statement, _ = gone[error["step"]]
             said = error["message"].splitlines()[0].removeprefix("LoadError: ")
@@ -310,20 +323,21 @@ class _Reviser:
 
     def _learn_from_errors(self, after: dict[str, Any], evaluated: list[tuple[Replacement, Evaluate]]) -> bool:
         """Whether an error can be helped by unbinding a name first. Raises UserCodeError for other errors."""
-        learnt = False
+        known = len(self.unbound)
         for error in after["errors"]:
-            replacement, step = evaluated[error["step"]]
+            _, step = evaluated[error["step"]]
             name = _name_in_the_way(error["message"])
             if name and (step.module, name) not in self.unbound:
                 self._changed((step.module, name))
-                learnt = True
-                continue
-            statement = replacement.statement
-            raise UserCodeError(
-                f"{replacement.path}:{statement.line}: {describe(statement.tree)} fails when it is evaluated",
-                error["message"],
-            )
-        return learnt
+        if len(self.unbound) > known or not after["errors"]:
+            return len(self.unbound) > known  # other errors may follow from these
+        error = after["errors"][0]
+        replacement, _ = evaluated[error["step"]]
+        statement = replacement.statement
+        raise UserCodeError(
+            f"{replacement.path}:{statement.line}: {describe(statement.tree)} fails when it is evaluated",
+            error["message"],
+        )
 
     def _learn_from_names(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
         """Whether names are bound to something else than before whose users are not followed yet."""
@@ -463,10 +477,9 @@ class _Reviser:
             for statement in (*difference.removed, *difference.undocumented):
                 if statement.documentation is None:
                     continue
-                for step in _steps(self.files[path], statement, statement.text):
+                for step in _steps(self.files[path], statement, statement.only_documentation()):
                     if not step.module.startswith(COMPILER):
-                        inner = f".{statement.tree[2]}" if statement.is_module else ""
-                        found.append(Undocument(step.module + inner, step.file, statement.line))
+                        found.append(Undocument(step.module, step.file, statement.line))
         return found
 
     def _unexported(self, before: dict[str, Any], after: dict[str, Any]) -> list[Unexport]:
@@ -542,6 +555,13 @@ def _name_in_the_way(message: str) -> str | None:
     return None
 
 
+def _without(first: int, trial: dict[str, Any]) -> dict[str, Any]:
+    """What the host tells of some steps, as if the first had not been among them."""
+    for kind in ("defined", "effects", "errors"):
+        trial[kind] = [{**one, "step": one["step"] - first} for one in trial[kind] if one["step"] >= first]
+    return trial
+
+
 def _bound(trial: dict[str, Any]) -> dict[Name, set[str]]:
     """The names that evaluated statements bound, with the kinds of binding."""
     found: dict[Name, set[str]] = {}
@@ -572,6 +592,9 @@ def _steps(file: SourceFile, statement: Statement, text: str) -> Iterator[Evalua
     """The evaluation of a statement in each module that includes its file."""
     for module in file.modules:
         inside = _full_module(module, statement.inside)
+        if statement.is_module and statement.documentation is not None and text != statement.text:
+            # a package's own module is bound nowhere but in itself
+            inside = _full_module(module, (*statement.inside, statement.tree[2]))
         if module == COMPILER and statement.documentation is not None:
             # Core.Compiler has no documentation (its `@doc` leaves the definition alone)
             definition = statement.text[statement.definition_at :]

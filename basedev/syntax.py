@@ -204,17 +204,21 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
         return only_defines(tree[1])
     if head == "macrocall":
         name = _name(tree[1])
+        if name == "@doc" and isinstance(tree[-1], tuple) and tree[-1][:1] in (("call",), ("where",), ("$",)):
+            return True  # documents a signature without defining it
         return name in DEFINING_MACROS or (
             name in WRAPPING_MACROS and only_defines(tree[-1], local=local and name != "@eval")
         )
+    if head in ("&&", "||"):
+        return only_defines(tree[2], local=local)
     if head in ("block", "toplevel"):
         return all(only_defines(part, local=local) for part in tree[1:])
     if head in ("if", "elseif"):
         return all(only_defines(branch, local=local) for branch in tree[2:])
     if head in ("for", "let"):
         return only_defines(tree[-1], local=True)
-    if head == "call" and tree[1] == "precompile":
-        return True  # compiles earlier what would be compiled anyway
+    if head == "call" and tree[1] in ("precompile", "error", "throw"):
+        return True  # compiles earlier what would be compiled anyway; ends the evaluation, so it was not reached
     return head in ("tuple", "::")
 
 
@@ -330,6 +334,8 @@ def describe(tree: Tree) -> str:
 
 
 def _name(tree: Tree) -> str:
+    if isinstance(tree, Literal) and tree.kind == "g":
+        return str(tree.value).rpartition(".")[2]
     if isinstance(tree, tuple) and tree and tree[0] == ".":
         return _first_name(tree[-1:])
     return tree if isinstance(tree, str) else _first_name((tree,))

@@ -144,6 +144,22 @@ class Host:
         """What `trial` answers, and what stands in the way of a chained image (`obstacles`)."""
         return dict(self._ask(b"rehearse %d\n" % len(steps), *_encode(steps)))
 
+    def census(self, statements: Sequence[Evaluate], record: Path) -> None:
+        """Writes to `record` what evaluating each of the statements runs."""
+        path = os.fsencode(record)
+        self._ask(b"census %d %d\n" % (len(path), len(statements)), path, *_encode(statements))
+
+    def computed(self, steps: Sequence[Step], record: Path) -> list[int]:
+        """The numbers of the statements of a census that ran what the steps change."""
+        path = os.fsencode(record)
+        return list(self._ask(b"computed %d %d\n" % (len(path), len(steps)), path, *_encode(steps)))
+
+    def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str]]:
+        """What each statement gives before and after the steps: a digest, or "error: " and Julia's message."""
+        head = b"compare %d %d\n" % (len(steps), len(statements))
+        before, after = self._ask(head, *_encode(steps), *_encode(statements))
+        return list(zip(before, after, strict=True))
+
     def apply(self, steps: Sequence[Step]) -> dict[str, Any]:
         """Evaluates the steps in the host. Answers as `trial` does."""
         return dict(self._ask(b"apply %d\n" % len(steps), *_encode(steps)))

@@ -158,12 +158,14 @@ static const char *kind_of(jl_binding_t *binding) {
 static bool alike(jl_value_t *a, jl_value_t *b, int depth = 0) {
     if (a == b)
         return true;
-    if (!a || !b || depth > 30 || jl_typeof(a) != jl_typeof(b))
+    if (!a || !b || depth > 30 || (jl_typeof(a) != jl_typeof(b) && !(jl_is_type(a) && jl_is_type(b))))
         return false;
     auto *type = (jl_datatype_t *)jl_typeof(a);
     if (jl_is_string(a))
         return jl_string_len(a) == jl_string_len(b) && !memcmp(jl_string_data(a), jl_string_data(b), jl_string_len(a));
-    if (jl_is_symbol(a) || jl_is_module(a) || jl_is_type(a))
+    if (jl_is_type(a))
+        return jl_types_equal(a, b);
+    if (jl_is_symbol(a) || jl_is_module(a))
         return false;
     if (jl_is_svec(a)) {
         for (size_t i = 0; jl_svec_len(a) == jl_svec_len(b) && i < jl_svec_len(a); i++)

@@ -10,13 +10,13 @@
 
 namespace {
 
-const uint8_t INT3 = 0xcc;
+const uint8_t INT3 = 0xcc, PUSH_RBP = 0x55;
 const greg_t TRAP_FLAG = 0x100;  // of EFLAGS: stop after one instruction
 
 struct Breakpoint {
     uint8_t original;
     bool once;
-    std::function<void(const Arguments &)> reached;
+    std::function<Continuation(const Arguments &)> reached;
 };
 
 std::unordered_map<uint8_t *, Breakpoint> breakpoints;
@@ -43,13 +43,26 @@ void on_trap(int, siginfo_t *, void *context) {
     auto found = breakpoints.find(address);
     if (found == breakpoints.end())
         fail("a trap that is no breakpoint");
-    write_code(address, found->second.original);
-    registers[REG_RIP] = (greg_t)address;
     Arguments arguments;
     const int order[] = {REG_RDI, REG_RSI, REG_RDX, REG_RCX, REG_R8, REG_R9};
     for (int i = 0; i < 6; i++)
         arguments.values[i] = (void *)registers[order[i]];
-    found->second.reached(arguments);
+    if (found->second.reached(arguments) == RETURN_AT_ONCE) {
+        auto *top = (greg_t *)registers[REG_RSP];
+        registers[REG_RIP] = *top;
+        registers[REG_RSP] = (greg_t)(top + 1);
+        return;
+    }
+    if (found->second.original == PUSH_RBP) {  // most functions begin so: as good as executed, without another trap
+        auto *top = (greg_t *)registers[REG_RSP] - 1;
+        *top = registers[REG_RBP];
+        registers[REG_RSP] = (greg_t)top;
+        if (found->second.once)
+            write_code(address, PUSH_RBP);
+        return;
+    }
+    write_code(address, found->second.original);
+    registers[REG_RIP] = (greg_t)address;
     if (!found->second.once) {
         stepping_over = address;
         registers[REG_EFL] |= TRAP_FLAG;
@@ -58,7 +71,7 @@ void on_trap(int, siginfo_t *, void *context) {
 
 }  // namespace
 
-void set_breakpoint(void *address, bool once, std::function<void(const Arguments &)> reached) {
+void set_breakpoint(void *address, bool once, std::function<Continuation(const Arguments &)> reached) {
     if (breakpoints.empty()) {
         struct sigaction action;
         memset(&action, 0, sizeof action);
@@ -72,3 +85,5 @@ void set_breakpoint(void *address, bool once, std::function<void(const Arguments
     breakpoints[code] = {original, once, std::move(reached)};
     write_code(code, INT3);
 }
+
+void set_breakpoint_again(void *address) { write_code((uint8_t *)address, INT3); }

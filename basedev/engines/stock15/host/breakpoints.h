@@ -10,6 +10,12 @@ struct Arguments {
     void *values[6];
 };
 
+// What becomes of a call that was noticed: it goes on, or returns at once without having done anything.
+enum Continuation { GO_ON, RETURN_AT_ONCE };
+
 // From now on `reached` is called when execution comes to the function at `address`, each time or the first time
 // only. For a process with a single thread: a child made by fork.
-void set_breakpoint(void *address, bool once, std::function<void(const Arguments &)> reached);
+void set_breakpoint(void *address, bool once, std::function<Continuation(const Arguments &)> reached);
+
+// Sets a breakpoint again that was for the first time only.
+void set_breakpoint_again(void *address);

@@ -20,19 +20,6 @@ void Delta::list(jl_method_instance_t *instance) {
         jl_array_ptr_1d_push(instances, (jl_value_t *)instance);
 }
 
-// The specialization that a call with these argument types reaches in `world`, or null.
-static jl_method_instance_t *dispatch(jl_value_t *types, size_t world) {
-    size_t min_valid = 0, max_valid = ALWAYS;
-    jl_value_t *volatile found = jl_nothing;
-    JL_TRY {
-        found = jl_get_spec_lambda((jl_tupletype_t *)types, world, &min_valid, &max_valid);
-    }
-    JL_CATCH {
-        found = jl_nothing;  // ambiguous now: there is nothing to compile
-    }
-    return found == jl_nothing ? nullptr : (jl_method_instance_t *)found;
-}
-
 static bool belongs_to_compiler(jl_module_t *module) {
     static auto *compiler = (jl_module_t *)jl_get_global(jl_core_module, jl_symbol("Compiler"));
     for (; module; module = module->parent) {

@@ -29,6 +29,17 @@ std::vector<std::pair<jl_value_t *, jl_value_t *>> pairs(jl_value_t *table) {
     return found;
 }
 
+// Keys and values of a Dict.
+std::vector<std::pair<jl_value_t *, jl_value_t *>> filled(jl_value_t *table) {
+    auto *slots = (jl_array_t *)jl_fieldref(table, 0), *keys = (jl_array_t *)jl_fieldref(table, 1);
+    auto *values = (jl_array_t *)jl_fieldref(table, 2);
+    std::vector<std::pair<jl_value_t *, jl_value_t *>> found;
+    for (size_t i = 0; i < jl_array_len(slots); i++)
+        if (((char *)slots->data)[i] == 1)
+            found.push_back({jl_arrayref(keys, i), jl_arrayref(values, i)});
+    return found;
+}
+
 jl_array_t *order_of(jl_value_t *several) { return (jl_array_t *)jl_fieldref(several, 0); }
 jl_value_t *docs_of(jl_value_t *several) { return jl_fieldref(several, 1); }
 jl_value_t *data_of(jl_value_t *docstring) { return jl_fieldref(docstring, 2); }
@@ -101,6 +112,18 @@ size_t Docstrings::forget(jl_module_t *module, const std::string &file, long lin
         if (jl_array_len(order_of(several)) == 0)
             remove(table, binding);
     });
+    // Those of keywords are in a table of their own, by name.
+    auto *docs = (jl_module_t *)base("Docs");
+    jl_value_t *keywords = jl_get_global(docs, jl_symbol("keywords"));
+    for (auto &entry : keywords ? filled(keywords) : std::vector<std::pair<jl_value_t *, jl_value_t *>>()) {
+        if (!image.contains(entry.second) || jl_typeof(entry.second) != jl_get_global(docs, jl_symbol("DocStr")))
+            continue;
+        Place found = place(entry.second);
+        if (found.line == line && found.file == file) {
+            remove(keywords, entry.first);
+            forgotten++;
+        }
+    }
     return forgotten;
 }
 

@@ -21,8 +21,11 @@ void Effects::watch() {
             fail(std::string("this libjulia has no ") + name);
         return address;
     };
-    auto on = [&](const char *name, std::function<void(const Arguments &)> reached) {
-        set_breakpoint(function(name), false, std::move(reached));
+    auto on = [&](const char *name, const std::function<void(const Arguments &)> &reached) {
+        set_breakpoint(function(name), false, [reached](const Arguments &call) {
+            reached(call);
+            return GO_ON;
+        });
     };
     // The arguments are those of Julia 1.5.3's src/module.c and src/method.c.
     auto of_binding = [this](const char *kind) {

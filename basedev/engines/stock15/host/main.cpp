@@ -14,6 +14,12 @@
 //   native                             argument types of everything with native code, one a line
 //   trial COUNT, then COUNT steps      what the steps do, found out in a child that is thrown away
 //   rehearse COUNT, then COUNT steps   the same, and why no native code of the image can be kept, if it can't
+//   census LENGTH COUNT, a path, then COUNT evaluate steps
+//                                      writes to the path what each of them runs (census.h)
+//   computed LENGTH COUNT, a path, then COUNT steps
+//                                      the numbers of the census's steps that run what the steps change
+//   compare COUNT MORE, then COUNT steps, then MORE evaluate steps
+//                                      what each of the latter gives before and after the former, as pairs
 //   apply COUNT, then COUNT steps      the same, for good
 //   compile LENGTH                     after `apply`: writes the layer's objects and heap to a directory
 //   rebase LENGTH                      writes all of the image's own code and heap to a directory
@@ -26,6 +32,7 @@
 //   unbind MODULE NAME                 (lengths) the name is as if nothing had been bound to it
 //   unexport MODULE NAME               (lengths)
 #include "bindings.h"
+#include "census.h"
 #include "child.h"
 #include "delta.h"
 #include "docstrings.h"
@@ -184,6 +191,13 @@ Step take_step() {
     return step;
 }
 
+std::vector<Step> take_steps(size_t count) {
+    std::vector<Step> steps;
+    for (size_t i = 0; i < count; i++)
+        steps.push_back(take_step());
+    return steps;
+}
+
 class Host {
 public:
     Host(const char *path, const char *libraries) : libraries(libraries) {
@@ -252,6 +266,44 @@ public:
         answer(json);
     }
 
+    void census(const std::string &path, const std::vector<Step> &steps) {
+        StandardLibraries found(libraries);
+        Census(image).take(statements_of(steps), path);
+        answer(Json().raw("null"));
+    }
+
+    void computed(const std::string &path, const std::vector<Step> &steps) {
+        Json json;
+        json.raw(in_child("evaluating the definitions", [&] {
+            Json ignored, result;
+            ignored.open('{');
+            perform_all(steps, ignored);
+            result.open('[');
+            for (uint32_t number : Census(image).affected(path, started_in))
+                result.number(number);
+            return result.close(']').text;
+        }));
+        answer(json);
+    }
+
+    void compare(const std::vector<Step> &steps, const std::vector<Step> &compared) {
+        Json json;
+        json.open('[');
+        for (bool after : {false, true})
+            json.raw(in_child("evaluating statements", [&] {
+                Json ignored, result;
+                ignored.open('{');
+                if (after)
+                    perform_all(steps, ignored);
+                StandardLibraries found(libraries);
+                result.open('[');
+                for (auto &text : Census::results(image, statements_of(compared)))
+                    result.string(text);
+                return result.close(']').text;
+            }));
+        answer(json.close(']'));
+    }
+
     void apply(const std::vector<Step> &steps) {
         Json json;
         json.open('{');
@@ -306,6 +358,13 @@ public:
     }
 
 private:
+    static std::vector<Statement> statements_of(const std::vector<Step> &steps) {
+        std::vector<Statement> statements;
+        for (const Step &step : steps)
+            statements.push_back({step.module, step.file, step.text, step.line});
+        return statements;
+    }
+
     Timings timings;
     std::string libraries;
     Image image;
@@ -563,13 +622,26 @@ int main(int argc, char **argv) {
         else if (verb == "native")
             host.native();
         else if (verb == "trial" || verb == "rehearse" || verb == "apply") {
-            std::vector<Step> steps;
-            for (size_t i = 0; i < number; i++)
-                steps.push_back(take_step());
+            auto steps = take_steps(number);
             if (verb == "apply")
                 host.apply(steps);
             else
                 host.trial(steps, verb == "rehearse");
+        }
+        else if (verb == "census" || verb == "computed") {
+            size_t count = 0;
+            words >> count;
+            std::string path = requests.bytes(number);
+            if (verb == "census")
+                host.census(path, take_steps(count));
+            else
+                host.computed(path, take_steps(count));
+        }
+        else if (verb == "compare") {
+            size_t more = 0;
+            words >> more;
+            auto steps = take_steps(number);
+            host.compare(steps, take_steps(more));
         }
         else if (verb == "compile")
             host.compile(requests.bytes(number));

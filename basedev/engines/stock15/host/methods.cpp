@@ -127,3 +127,15 @@ void write_method(Json &json, jl_typemap_entry_t *entry) {
     json.key("signature").string(type_text((jl_value_t *)entry->sig));
     json.key("file").string(jl_symbol_name(method->file)).key("line").number(method->line);
 }
+
+jl_method_instance_t *dispatch(jl_value_t *types, size_t world) {
+    size_t min_valid = 0, max_valid = ALWAYS;
+    jl_value_t *volatile found = jl_nothing;
+    JL_TRY {
+        found = jl_get_spec_lambda((jl_tupletype_t *)types, world, &min_valid, &max_valid);
+    }
+    JL_CATCH {
+        found = jl_nothing;  // ambiguous now: there is nothing to compile
+    }
+    return found == jl_nothing ? nullptr : (jl_method_instance_t *)found;
+}

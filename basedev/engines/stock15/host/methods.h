@@ -22,6 +22,9 @@ struct MethodChanges {
 };
 MethodChanges method_changes(const Image &image, size_t since);
 
+// The specialization that a call with these argument types reaches in `world`, or null.
+jl_method_instance_t *dispatch(jl_value_t *types, size_t world);
+
 // A type as the runtime prints it (jl_static_show), which is Julia syntax with full module names.
 std::string type_text(jl_value_t *type);
 std::string module_text(jl_module_t *module);

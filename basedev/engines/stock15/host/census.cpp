@@ -1,0 +1,328 @@
+#include "census.h"
+
+#include "breakpoints.h"
+#include "child.h"
+#include "evaluate.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <dlfcn.h>
+#include <map>
+#include <set>
+
+namespace {
+
+const size_t STATEMENTS_TOGETHER = 1000;  // in one process, where what one compiles serves the others
+const double LEAST_SECONDS_TO_COMPILE = 1e-4;
+const uint32_t IS_METHOD = 1u << 31;  // of a number in the record: a method, not a CodeInstance
+
+double seconds() {
+    timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec + time.tv_nsec * 1e-9;
+}
+
+void *function(const char *name) {
+    void *address = dlsym(RTLD_DEFAULT, name);
+    if (!address)
+        fail(std::string("this libjulia has no ") + name);
+    return address;
+}
+
+// A digest of values by their contents. Objects of the image that never change stand for themselves: the same
+// process compares.
+class Digest {
+public:
+    explicit Digest(const Image &image) : image(image) {}
+
+    void bytes(const void *data, size_t size) {
+        for (size_t i = 0; i < size; i++)
+            hash = (hash ^ ((const uint8_t *)data)[i]) * 0x100000001b3;
+    }
+    void word(const char *text) { bytes(text, strlen(text) + 1); }
+    // Names that the compiler makes have counters in them.
+    void name(jl_sym_t *symbol) {
+        for (const char *c = jl_symbol_name(symbol); *c; c++)
+            if (!(*c >= '0' && *c <= '9' && strchr(jl_symbol_name(symbol), '#')))
+                bytes(c, 1);
+        bytes("", 1);
+    }
+    void value(jl_value_t *object, int depth = 0) {
+        if (!object)
+            return word("null");
+        if (depth > 40)
+            return word("deep");
+        auto *type = (jl_datatype_t *)jl_typeof(object);
+        if (jl_is_symbol(object))
+            return name((jl_sym_t *)object);
+        if (jl_is_type(object) || jl_is_typevar(object))
+            return type_of_types(object);
+        name(type->name->name);
+        if (jl_is_module(object))
+            return name(((jl_module_t *)object)->name);
+        if (jl_is_string(object))
+            return bytes(jl_string_data(object), jl_string_len(object));
+        if (jl_is_method(object) || jl_is_method_instance(object) || jl_is_task(object) || jl_is_cpointer_type((jl_value_t *)type))
+            return;
+        if (jl_is_linenode(object))
+            return;  // lines are told by themselves
+        if (jl_is_svec(object)) {
+            for (size_t i = 0; i < jl_svec_len(object); i++)
+                value(jl_svecref(object, i), depth + 1);
+            return;
+        }
+        if (jl_is_code_info(object))
+            return value((jl_value_t *)((jl_code_info_t *)object)->code, depth + 1);
+        if (jl_is_array(object)) {
+            auto *array = (jl_array_t *)object;
+            size_t length = jl_array_len(array);
+            bytes(&length, sizeof length);
+            if (!array->flags.ptrarray)
+                return bytes(array->data, length * array->elsize);
+            for (size_t i = 0; i < length; i++)
+                value(jl_array_ptr_ref(array, i), depth + 1);
+            return;
+        }
+        if (!strcmp(jl_symbol_name(type->name->name), "Dict") && type->name->module == jl_base_module)
+            return table(object, depth);
+        if (!seen.insert(object).second)
+            return word("again");
+        if (jl_datatype_nfields(type) == 0)
+            return bytes(object, jl_datatype_size(type));
+        for (size_t i = 0; i < jl_datatype_nfields(type); i++) {
+            const char *field = (char *)object + jl_field_offset(type, i);
+            if (jl_is_cpointer_type(jl_field_type(type, i)))
+                continue;
+            if (jl_field_isptr(type, i))
+                value(*(jl_value_t **)field, depth + 1);
+            else
+                bytes(field, jl_field_size(type, i));
+        }
+    }
+    std::string text() const {
+        char digits[17];
+        snprintf(digits, sizeof digits, "%016llx", (unsigned long long)hash);
+        return digits;
+    }
+
+private:
+    const Image &image;
+    uint64_t hash = 0xcbf29ce484222325;
+    std::set<jl_value_t *> seen;
+
+    // Types as they print: a type of the same name is the same, and its own definition tells when it is not.
+    void type_of_types(jl_value_t *type) {
+        std::string shown = type_text(type);
+        bool counted = shown.find('#') != std::string::npos;
+        for (char c : shown)
+            if (!(counted && c >= '0' && c <= '9'))
+                bytes(&c, 1);
+    }
+    void table(jl_value_t *object, int depth) {
+        auto *slots = (jl_array_t *)jl_fieldref(object, 0);
+        for (size_t i = 0; i < jl_array_len(slots); i++)
+            for (int field = 1; ((char *)slots->data)[i] == 1 && field <= 2; field++)
+                value(jl_arrayref((jl_array_t *)jl_fieldref(object, field), i), depth + 1);
+    }
+};
+
+// From now on, in this process, evaluating binds no name and defines no method; `noted` gets what it would have.
+void suspend_effects(const std::function<void(const char *, const Arguments &)> &noted) {
+    for (const char *name : {"jl_checked_assignment", "jl_method_def", "jl_declare_constant", "jl_module_export",
+                             "jl_module_use", "jl_module_import", "jl_module_using"})
+        set_breakpoint(function(name), false, [noted, name](const Arguments &call) {
+            noted(name, call);
+            return RETURN_AT_ONCE;
+        });
+}
+
+void write_number(FILE *file, uint32_t number) {
+    if (fwrite(&number, sizeof number, 1, file) != 1)
+        fail("cannot write the census");
+}
+
+}  // namespace
+
+Census::Census(const Image &image) : image(image) {
+    for (jl_value_t *object : image.objects_of(jl_code_instance_type))
+        codes.push_back((jl_code_instance_t *)object);
+    for (jl_value_t *object : image.objects_of(jl_method_type)) {
+        number_of_method[(jl_method_t *)object] = (uint32_t)methods.size();
+        methods.push_back((jl_method_t *)object);
+    }
+}
+
+void Census::take(const std::vector<Statement> &statements, const std::string &path) {
+    std::string record = in_child("taking the census", [&] {
+        std::set<uint32_t> ran;
+        auto note = [&ran](uint32_t number) {
+            return [&ran, number](const Arguments &) {
+                ran.insert(number);
+                return GO_ON;
+            };
+        };
+        auto entries = [&](uint32_t number) {
+            std::vector<void *> own;
+            for (void *entry : {(void *)codes[number]->specptr.fptr, (void *)codes[number]->invoke})
+                if (entry && entry != (void *)jl_fptr_args && entry != (void *)jl_fptr_sparam &&
+                    entry != (void *)jl_fptr_const_return && entry != (void *)jl_fptr_interpret_call)
+                    own.push_back(entry);
+            return own;
+        };
+        auto arm = [&](uint32_t number) {
+            for (void *entry : entries(number))
+                set_breakpoint(entry, true, note(number));
+        };
+        std::vector<uint32_t> without_code;
+        for (uint32_t i = 0; i < codes.size(); i++) {
+            if (image.native.count(codes[i]))
+                arm(i);
+            else if (jl_is_method(codes[i]->def->def.value) && !codes[i]->invoke)
+                without_code.push_back(i);
+        }
+        // Specializations that the image does not have: their methods are told.
+        set_breakpoint(function("jl_specializations_get_linfo"), false, [&](const Arguments &call) {
+            auto known = number_of_method.find((jl_method_t *)call.values[0]);
+            if (known != number_of_method.end())
+                ran.insert(known->second | IS_METHOD);
+            return GO_ON;
+        });
+        suspend_effects([](const char *, const Arguments &) {});
+
+        std::string all;
+        for (size_t first = 0; first < statements.size();) {
+            size_t last = first;
+            while (last < statements.size() &&
+                   (last - first < STATEMENTS_TOGETHER || statements[last].file == statements[last - 1].file))
+                last++;
+            all += in_child("evaluating the statements of " + statements[first].file, [&] {
+                QuietLogging quiet;
+                std::string found;
+                auto add = [&](uint32_t number) { found.append((const char *)&number, sizeof number); };
+                for (size_t i = first; i < last; i++) {
+                    ran.clear();
+                    double begin = seconds();
+                    jl_module_t *module = find_module(image, statements[i].module);
+                    if (module)
+                        evaluate(module, statements[i].file, statements[i].line, statements[i].text);
+                    // what was compiled for this runs unseen the first time
+                    bool compiled = seconds() - begin > LEAST_SECONDS_TO_COMPILE;
+                    for (size_t j = 0; compiled && j < without_code.size();) {
+                        jl_code_instance_t *code = codes[without_code[j]];
+                        if (!code->invoke) {
+                            j++;
+                            continue;
+                        }
+                        ran.insert(without_code[j]);
+                        arm(without_code[j]);
+                        without_code[j] = without_code.back();
+                        without_code.pop_back();
+                    }
+                    add((uint32_t)i);
+                    add((uint32_t)ran.size());
+                    for (uint32_t number : ran) {
+                        add(number);
+                        if (!(number & IS_METHOD))
+                            for (void *entry : entries(number))
+                                set_breakpoint_again(entry);
+                    }
+                }
+                return found;
+            });
+            first = last;
+        }
+        return all;
+    });
+    // Many statements run the same: each such set stands in the file once.
+    std::map<std::vector<uint32_t>, uint32_t> sets;
+    std::vector<uint32_t> set_of(statements.size());
+    auto *numbers = (const uint32_t *)record.data();
+    for (size_t at = 0; at < record.size() / sizeof(uint32_t);) {
+        uint32_t statement = numbers[at], count = numbers[at + 1];
+        std::vector<uint32_t> ran(numbers + at + 2, numbers + at + 2 + count);
+        set_of[statement] = sets.emplace(std::move(ran), (uint32_t)sets.size()).first->second;
+        at += 2 + count;
+    }
+    FILE *file = fopen(path.c_str(), "wb");
+    if (!file)
+        fail("cannot write " + path);
+    write_number(file, (uint32_t)sets.size());
+    std::vector<const std::vector<uint32_t> *> in_order(sets.size());
+    for (auto &entry : sets)
+        in_order[entry.second] = &entry.first;
+    for (auto *ran : in_order) {
+        write_number(file, (uint32_t)ran->size());
+        for (uint32_t number : *ran)
+            write_number(file, number);
+    }
+    write_number(file, (uint32_t)set_of.size());
+    for (uint32_t number : set_of)
+        write_number(file, number);
+    if (fclose(file))
+        fail("cannot write " + path);
+}
+
+std::vector<uint32_t> Census::affected(const std::string &path, size_t since) const {
+    MethodChanges changes = method_changes(image, since);
+    size_t world = jl_get_world_counter();
+    std::vector<bool> other_code(codes.size()), other_method(methods.size());
+    for (size_t i = 0; i < codes.size(); i++) {
+        jl_method_instance_t *instance = codes[i]->def;
+        if (!jl_is_method(instance->def.value))
+            continue;
+        bool ended = codes[i]->max_world != ALWAYS && codes[i]->max_world >= since;
+        other_code[i] = ended || (changes.tables.count(jl_method_table_for(instance->specTypes)) &&
+                                  dispatch(instance->specTypes, world) != instance);
+    }
+    for (size_t i = 0; i < methods.size(); i++)
+        other_method[i] = changes.tables.count(jl_method_table_for(methods[i]->sig)) != 0;
+
+    FILE *file = fopen(path.c_str(), "rb");
+    if (!file)
+        fail("cannot read " + path);
+    std::vector<uint32_t> numbers;
+    uint32_t chunk[1 << 14];
+    for (size_t got; (got = fread(chunk, sizeof(uint32_t), 1 << 14, file)) > 0;)
+        numbers.insert(numbers.end(), chunk, chunk + got);
+    fclose(file);
+    size_t at = 0;
+    std::vector<bool> affected_set(numbers[at++]);
+    for (size_t i = 0; i < affected_set.size(); i++)
+        for (uint32_t left = numbers[at++]; left; left--) {
+            uint32_t number = numbers[at++];
+            if (number & IS_METHOD ? other_method[number & ~IS_METHOD] : other_code[number])
+                affected_set[i] = true;
+        }
+    std::vector<uint32_t> found;
+    uint32_t count = numbers[at++];
+    for (uint32_t i = 0; i < count; i++)
+        if (affected_set[numbers[at + i]])
+            found.push_back(i);
+    return found;
+}
+
+std::vector<std::string> Census::results(const Image &image, const std::vector<Statement> &statements) {
+    Digest *digest = nullptr;
+    suspend_effects([&](const char *name, const Arguments &call) {
+        if (!strcmp(name, "jl_checked_assignment")) {
+            digest->name(((jl_binding_t *)call.values[0])->name);
+            digest->value((jl_value_t *)call.values[1]);
+        }
+        else if (!strcmp(name, "jl_method_def")) {
+            digest->value((jl_value_t *)jl_svecref(call.values[0], 0));
+            digest->value((jl_value_t *)call.values[1]);
+        }
+    });
+    QuietLogging quiet;
+    std::vector<std::string> found;
+    for (const Statement &statement : statements) {
+        Digest own(image);
+        digest = &own;
+        jl_module_t *module = find_module(image, statement.module);
+        std::string error = module ? evaluate(module, statement.file, statement.line, statement.text) : "no module";
+        found.push_back(error.empty() ? own.text() : "error: " + error);
+    }
+    return found;
+}

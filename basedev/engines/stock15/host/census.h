@@ -1,0 +1,39 @@
+// What evaluating the sources' statements runs, and what it gives: constants, expansions of macros and generated code
+// were computed while Julia was built, and nothing in an image tells from what.
+#pragma once
+
+#include "image.h"
+#include "methods.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+// A statement to be evaluated without effect: names and methods stay as they are.
+struct Statement {
+    std::string module, file, text;
+    long line;
+};
+
+class Census {
+public:
+    explicit Census(const Image &image);
+
+    // Evaluates the statements, some files' together in processes of their own, and writes to a file what each of
+    // them ran.
+    void take(const std::vector<Statement> &statements, const std::string &path);
+
+    // The numbers of the statements, as they were given to `take`, that ran code or called methods that are others
+    // since the world `since`.
+    std::vector<uint32_t> affected(const std::string &path, size_t since) const;
+
+    // For each statement what it gives: a digest of the values that it binds and of the methods that it defines, or
+    // Julia's message when it fails.
+    static std::vector<std::string> results(const Image &image, const std::vector<Statement> &statements);
+
+private:
+    const Image &image;
+    std::vector<jl_code_instance_t *> codes;  // of the image, in its order
+    std::vector<jl_method_t *> methods;
+    std::unordered_map<jl_method_t *, uint32_t> number_of_method;
+};
