@@ -76,15 +76,43 @@ def compare(path: str, old: list[Statement], new: list[Statement]) -> FileDiffer
             if statement.documentation is not None:
                 difference.evaluated.append(Replacement(path, statement, only_documentation=True))
     difference.removed += (statement for rest in waiting.values() for statement in rest)
+    for statement in _torn(difference.unchanged):
+        difference.evaluate_again(path, statement)
     return difference
+
+
+def _places(before: Statement, now: Statement) -> Iterator[tuple[int, int]]:
+    """The old lines that methods and the docstring of an unchanged statement have, and by how much they moved."""
+    if len(before.method_lines) == len(now.method_lines):
+        for old, new in zip(before.method_lines, now.method_lines, strict=True):
+            yield old, new - old
+    if before.documentation is not None:
+        yield before.line, now.line - before.line
+
+
+def _torn(unchanged: Iterable[tuple[Statement, Statement]]) -> list[Statement]:
+    """Old statements with what stood on one line with something else, and moved to another line than that."""
+    shifts: dict[int, int] = {}
+    torn = []
+    for before, now in unchanged:
+        places = list(_places(before, now))
+        if all(shift == dict(places)[line] == shifts.get(line, shift) for line, shift in places):
+            shifts.update(places)
+        else:
+            torn.append(before)
+    return torn
 
 
 def line_moves(unchanged: Iterable[tuple[Statement, Statement]]) -> list[LineMove]:
     """How the lines of statements moved that mean the same, neighbouring lines that moved alike together."""
+    pairs = list(unchanged)
     lines: dict[int, int] = {}
-    for before, now in unchanged:
+    for before, now in pairs:
+        for line, shift in _places(before, now):
+            lines.setdefault(line, shift)
+    for before, now in pairs:
         lines.setdefault(before.line, now.line - before.line)
-        lines[before.definition_line] = now.definition_line - before.definition_line
+        lines.setdefault(before.definition_line, now.definition_line - before.definition_line)
         if len(before.lines) == len(now.lines):
             for old, new in zip(before.lines, now.lines, strict=True):
                 lines.setdefault(old, new - old)

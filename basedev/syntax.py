@@ -62,6 +62,8 @@ class Statement:
     """Where in `text` the documented definition begins; 0 without a docstring."""
     lines: tuple[int, ...] = ()
     """The lines that the parser notes in the definition, in the order of the tree."""
+    method_lines: tuple[int, ...] = ()
+    """Those of them that the methods which it defines have as theirs."""
 
     @property
     def definition_line(self) -> int:
@@ -121,8 +123,10 @@ def _statements(
             documentation, tree = tree[2], tree[3]
             numbered = numbered[-1]
             at = len(text[begin : entry["definition"]].decode("utf-8", "surrogateescape"))
-        lines = tuple(entry["line"] - 1 + line for line in _lines(numbered))
-        yield Statement(inside, entry["line"], last_line, written, tree, documentation, at, lines)
+        first = entry["line"]
+        lines = tuple(first - 1 + line for line in _lines(numbered))
+        method_lines = tuple(first - 1 + line for line in _method_lines(numbered))
+        yield Statement(inside, first, last_line, written, tree, documentation, at, lines, method_lines)
 
 
 def _tree(node: Any) -> Tree:
@@ -149,6 +153,27 @@ def _lines(node: Any) -> Iterator[int]:
         for part in node.values():
             if isinstance(part, list):
                 yield from _lines(part)
+
+
+def _method_lines(node: Any) -> Iterator[int]:
+    """The lines of methods: a method's is the first that its body notes (`jl_method_set_source`)."""
+    if not isinstance(node, list):
+        return
+    head = node[0]
+    if head in ("function", "macro") or (head == "=" and _is_signature(_tree(node[1]))):
+        yield from (line for line in node[-1][1:2] if _is_line(line) and len(node) == 3)
+    elif head == "macrocall":
+        if _name(_tree(node[1])) in WRAPPING_MACROS:
+            yield from _method_lines(node[-1])
+        else:
+            yield from _lines(node)
+    elif head == "struct":
+        body = node[3]
+        yield from (line for line in body[1:2] if _is_line(line))
+        yield from _method_lines(body)
+    elif head in ("block", "toplevel", "for", "let", "if", "elseif", "const", "global"):
+        for part in node[1:]:
+            yield from _method_lines(part)
 
 
 def _is_line(node: Any) -> bool:

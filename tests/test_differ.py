@@ -214,12 +214,20 @@ class Differ:
         ]
         return self._told(path, steps, "differ_began")
 
-    def check(self, path: str, text: str, revision: Revision) -> None:
-        """Fails unless the revision gives what the text defines."""
+    def check(self, path: str, text: str, revision: Revision, *, hidden_lines: bool = True) -> None:
+        """Fails unless the revision gives what the text defines. Of a closure the line may differ when it was on one
+        line with the method that it is in: they move together."""
         after, truth = self.after(path, revision), self.truth(path, text)
         assert after.methods == truth.methods
-        assert not truth.hidden - after.hidden  # old ones stay, and nothing calls them
         assert after.docstrings == truth.docstrings
+        if not hidden_lines:
+            after, truth = (
+                Defined(
+                    one.methods, Counter({key.partition("\t")[2]: n for key, n in one.hidden.items()}), one.docstrings
+                )
+                for one in (after, truth)
+            )
+        assert not truth.hidden - after.hidden  # old ones stay, and nothing calls them
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +308,7 @@ def test_white_space_and_comments_only_move(differ: Differ, data: st.DataObject)
     text = same_meaning(data.draw, differ, differ.text(path))
     revision = differ.revise({path: text})
     assert [step for step in revision.steps if not isinstance(step, Move)] == []
-    differ.check(path, text, revision)
+    differ.check(path, text, revision, hidden_lines=False)
 
 
 # ---- random edits ----
