@@ -130,29 +130,30 @@ def _statements(
 
 
 def _tree(node: Any) -> Tree:
-    if isinstance(node, list):
+    kind = type(node)
+    if kind is list:
         # A line number is an argument of its own kind in the host's answer: a bare number. A macro call keeps the
         # place of its first one, so that its arguments have fixed places.
-        if node[0] == "macrocall":
-            return ("macrocall", _tree(node[1]), *(_tree(part) for part in node[3:] if not _is_line(part)))
-        return tuple(_tree(part) for part in node if not _is_line(part))
-    if isinstance(node, dict):
-        ((kind, value),) = node.items()
-        return Literal(kind, _tree(value))
+        parts = [node[0], node[1], *node[3:]] if node[0] == "macrocall" else node
+        return tuple([_tree(part) if type(part) in (list, dict) else part for part in parts if type(part) is not int])
+    if kind is dict:
+        ((what, value),) = node.items()
+        return Literal(what, _tree(value) if type(value) in (list, dict) else value)
     return node
 
 
 def _lines(node: Any) -> Iterator[int]:
-    if isinstance(node, list):
-        for part in node[1:]:
-            if _is_line(part):
-                yield part
-            else:
-                yield from _lines(part)
-    elif isinstance(node, dict):
-        for part in node.values():
-            if isinstance(part, list):
-                yield from _lines(part)
+    found: list[int] = []
+    _collect_lines(node, found)
+    return iter(found)
+
+
+def _collect_lines(node: Any, found: list[int]) -> None:
+    for part in node[1:] if type(node) is list else node.values() if type(node) is dict else ():
+        if type(part) is list or type(part) is dict:
+            _collect_lines(part, found)
+        elif type(part) is int and type(node) is list:
+            found.append(part)
 
 
 def _method_lines(node: Any) -> Iterator[int]:
