@@ -274,7 +274,7 @@ def reformatted(draw: Draw, text: str) -> Iterator[str]:
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
         plain = not quoted and not re.search(r"[\"'#`]|\\$", line)
-        quoted ^= line.count('"""') % 2 == 1
+        quoted ^= re.sub(r"\\\"|'\"'", "", line).count('"') % 2 == 1
         if not plain:
             yield line
             continue
@@ -303,7 +303,7 @@ def comma_in_parentheses(line: str) -> int:
     return 0
 
 
-@examples(8, 200)
+@examples(4, 200)
 @given(st.data())
 def test_white_space_and_comments_only_move(differ: Differ, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(FILES))
@@ -465,7 +465,7 @@ def edited(draw: Draw, differ: Differ, path: str, edits: Sequence[Edit]) -> str:
     return "".join(piece.text + draw(gaps) for piece in all_pieces)
 
 
-@examples(8, 200)
+@examples(5, 200)
 @given(st.data())
 def test_plain_edits_give_what_the_text_defines(differ: Differ, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(FILES))
@@ -473,7 +473,7 @@ def test_plain_edits_give_what_the_text_defines(differ: Differ, data: st.DataObj
     differ.check(path, text, differ.revise({path: text}))
 
 
-@examples(8, 200)
+@examples(6, 200)
 @given(st.data())
 def test_edits_give_what_the_text_defines(differ: Differ, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(FILES))
@@ -614,7 +614,6 @@ CHANGED: dict[str, tuple[Callable[[str], str], bool]] = {
     "nested comment": (lambda text: "#= a #= b =#\n =#" + text, True),
     "several on a line": (lambda text: re.sub(r"\n+function", "; function", text), False),
     "only comments": (lambda text: "# nothing\n#= here =#", False),
-    "empty": (lambda text: "", False),
 }
 
 
