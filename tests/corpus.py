@@ -64,13 +64,15 @@ class Edit:
     """What the program prints."""
     new_code: bool = False
     """Whether all native code has to be made anew, which takes minutes: then only the plan is looked at."""
+    alone: bool = False
+    """Whether it can't be made together with other edits."""
     defect: str = ""
     """What basedev does wrong with it, as far as is known."""
 
     @property
     def together(self) -> bool:
         """Whether it can stand in one image with others."""
-        return self.outcome == CHAINED and not self.new_code and not self.defect
+        return self.outcome == CHAINED and not (self.new_code or self.alone or self.defect)
 
 
 def apply(root: Path, edits: Iterable[Edit]) -> None:
@@ -116,6 +118,24 @@ ADJUSTERS = "stdlib/Dates/src/adjusters.jl"
 CONVERSIONS = "stdlib/Dates/src/conversions.jl"
 ROUNDING = "stdlib/Dates/src/rounding.jl"
 MENUS = "stdlib/REPL/src/TerminalMenus"
+
+RENAMED = (
+    Change(
+        "stdlib/Base64/src/Base64.jl",
+        "Base.Multimedia._textrepr(m, x, context) : _binstringmime(m, x, context)",
+        "Base.Multimedia._textrepr(m, x, context) : encoded_mime(m, x, context)",
+    ),
+    Change(
+        "stdlib/Base64/src/Base64.jl",
+        "_binstringmime(m::MIME, x, context) = B",
+        "encoded_mime(m::MIME, x, context) = B",
+    ),
+    Change(
+        "stdlib/Base64/src/Base64.jl",
+        "_binstringmime(m::MIME, x::Vector{UInt8}, context)",
+        "encoded_mime(m::MIME, x::Vector{UInt8}, context)",
+    ),
+)
 
 METHODS = (
     Edit(
@@ -232,26 +252,22 @@ end
     Edit(
         "binary mime helper",
         "renamed internal helper with its callers",
-        (
-            Change(
-                "stdlib/Base64/src/Base64.jl",
-                "Base.Multimedia._textrepr(m, x, context) : _binstringmime(m, x, context)",
-                "Base.Multimedia._textrepr(m, x, context) : encoded_mime(m, x, context)",
-            ),
-            Change(
-                "stdlib/Base64/src/Base64.jl",
-                "_binstringmime(m::MIME, x, context) = B",
-                "encoded_mime(m::MIME, x, context) = B",
-            ),
-            Change(
-                "stdlib/Base64/src/Base64.jl",
-                "_binstringmime(m::MIME, x::Vector{UInt8}, context)",
-                "encoded_mime(m::MIME, x::Vector{UInt8}, context)",
-            ),
-        ),
+        RENAMED,
         check='using Base64; print(stringmime("image/png", UInt8[1]), isdefined(Base64, :_binstringmime),'
         " length(methods(Base64.encoded_mime)))",
         prints="AQ==false2",
+        alone=True,  # see below
+    ),
+    Edit(
+        "binary mime helper, and units of bytes",
+        "renamed internal helper beside a changed constant",
+        (
+            *RENAMED,
+            Change(TIMING, 'const _mem_units = ["byte", "KiB",', 'const _mem_units = ["byte", "kiB",'),
+        ),
+        check="using Base64; print(isdefined(Base64, :_binstringmime), Base.format_bytes(2048))",
+        prints="false2.000 kiB",
+        defect="a function without methods keeps its name when another name is unbound too",
     ),
     Edit(
         "rank with positional tolerance",
@@ -290,7 +306,7 @@ end
                 "    Diagonal(fill(I.λ, n))\nend",
             ),
         ),
-        check="using LinearAlgebra; print(try I(-1) catch e; e.msg end, size(I(3)))",
+        check="using LinearAlgebra; print(try I(-1) catch err; err.msg end, size(I(3)))",
         prints="size can't be negative(3, 3)",
     ),
     Edit(
@@ -303,7 +319,7 @@ end
                 'field $((a, b, c, d)) is out of range (must be 0-255)"))\n        end\n        IPv4(UInt8(a)',
             ),
         ),
-        check='using Sockets; print(try IPv4(1, 2, 3, 256) catch e; e.msg end, ip"1.2.3.4")',
+        check='using Sockets; print(try IPv4(1, 2, 3, 256) catch err; err.msg end, ip"1.2.3.4")',
         prints="IPv4 field (1, 2, 3, 256) is out of range (must be 0-255)1.2.3.4",
     ),
     Edit(
@@ -329,7 +345,7 @@ end
                 '    N::Integer > 0 || throw(ArgumentError("nothing to fold"))\n',
             ),
         ),
-        check="print(Base._foldoneto(+, 0, Val(3)), try Base._foldoneto(+, 0, Val(0)) catch e; e.msg end,"
+        check="print(Base._foldoneto(+, 0, Val(3)), try Base._foldoneto(+, 0, Val(0)) catch err; err.msg end,"
         " isperm((2, 3, 1)))",
         prints="6nothing to foldtrue",
     ),
@@ -367,7 +383,7 @@ end
         "@inline added",
         (Change(ROUNDING, "date2epochdays(dt::Date) =", "@inline date2epochdays(dt::Date) ="),),
         check="using Dates; print(Dates.date2epochdays(Date(0)),"
-        " any(e -> Meta.isexpr(e, :meta), Base.uncompressed_ast(which(Dates.date2epochdays, (Date,))).code))",
+        " Base.uncompressed_ast(which(Dates.date2epochdays, (Date,))).inlineable)",
         prints="0true",
     ),
     Edit(
@@ -561,7 +577,7 @@ end
                 'spzeros(len::Integer) = len < 0 ? throw(ArgumentError("length $len")) : spzeros(Float64, len)',
             ),
         ),
-        check="using SparseArrays; print(length(spzeros(3)), try spzeros(-1) catch e; e.msg end)",
+        check="using SparseArrays; print(length(spzeros(3)), try spzeros(-1) catch err; err.msg end)",
         prints="3length -1",
     ),
     Edit(
@@ -727,8 +743,8 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
                 "RankDeficientException(info) = RankDeficientException(info, -1)\n",
             ),
         ),
-        check="using LinearAlgebra; e = RankDeficientException(3); print(e.info, e.rank,"
-        " try LinearAlgebra.chkfullrank(cholesky([1.0 1; 1 1], Val(true), check=false)) catch e; e.rank end)",
+        check="using LinearAlgebra; x = RankDeficientException(3); print(x.info, x.rank,"
+        " try LinearAlgebra.chkfullrank(cholesky([1.0 1; 1 1], Val(true), check=false)) catch err; err.rank end)",
         prints="3-1-1",
     ),
     Edit(
@@ -865,6 +881,7 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
         ),
         check="using Dates; print(applicable(-, [DateTime(1)], DateTime(1)), [Day(3)] .- Day(1))",
         prints="falseDay[2 days]",
+        defect="a file that is deleted together with its include is taken for one that is included still",
     ),
     Edit(
         "truncation to hours",
@@ -975,6 +992,14 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
         prints="(LibGit2.Consts.BRANCH_LOCAL, LibGit2.Consts.BRANCH_REMOTE, LibGit2.Consts.BRANCH_ALL)",
     ),
     Edit(
+        "key that inserts",
+        "@enum with another member, which other methods use",
+        (Change(f"{MENUS}/util.jl", "    PAGE_DOWN)\n", "    PAGE_DOWN,\n    INSERT_KEY)\n"),),
+        check="import REPL; T = REPL.TerminalMenus; print(instances(T.Key)[end], T.ARROW_LEFT isa T.Key,"
+        ' T._readKey(IOBuffer("\\x16")))',
+        prints="INSERT_KEYtruePAGE_DOWN",
+    ),
+    Edit(
         "progress from one",
         "default of a @kwdef struct",
         (
@@ -987,6 +1012,7 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
         check="using LibGit2; print(LibGit2.TransferProgress().indexed_objects,"
         " LibGit2.TransferProgress().local_objects)",
         prints="10",
+        defect="the old docstring of a documented @kwdef struct is not found",
     ),
     Edit(
         "golden constant",
@@ -999,7 +1025,7 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
             ),
         ),
         check="print(Base.MathConstants.silver, '|', float(Base.MathConstants.silver))",
-        prints="silver = 2.4142135623730...|2.414213562373095",
+        prints="silver|2.414213562373095",
     ),
 )
 
@@ -1065,6 +1091,7 @@ The `info` field indicates the location of (one of) the zero pivot(s).
         ),
         check='print(occursin("which names", string(Base.Docs.parsedoc(Base.Docs.keywords[:export]))))',
         prints="true",
+        defect="the old documentation of a keyword is not found",
     ),
     Edit(
         "identifiers told",
@@ -1078,6 +1105,7 @@ The `info` field indicates the location of (one of) the zero pivot(s).
         ),
         check='using UUIDs; print(occursin("module makes", string(Base.Docs.doc(UUIDs))))',
         prints="true",
+        defect="the docstring of a package's module is evaluated where the module has no name",
     ),
     Edit(
         "flags told",
@@ -1152,12 +1180,14 @@ REFUSED = (
         "top-level assignment to an element",
         (Change("base/combinatorics.jl", "_fact_table128[1] = 1\n", "_fact_table128[1] = 2\n"),),
         "_fact_table128",
+        defect="an assignment to an element is evaluated again, and the loop that uses it is not",
     ),
     Edit(
         "settings of menus",
         "variable that a call fills",
         (Change(f"{MENUS}/config.jl", "\nCONFIG = Dict()\n", "\nCONFIG = Dict{Symbol,Any}()\n"),),
         "CONFIG",
+        defect="a variable that a later call fills is evaluated again, and the call is not",
     ),
     Edit(
         "dependency of Base64",
@@ -1190,12 +1220,6 @@ REFUSED = (
         "stdlib/Logging/src/Logging.jl:3 is gone",
     ),
     Edit(
-        "key that inserts",
-        "@enum of which the image has objects",
-        (Change(f"{MENUS}/util.jl", "    PAGE_DOWN)\n", "    PAGE_DOWN,\n    INSERT_KEY)\n"),),
-        "REPL.TerminalMenus",
-    ),
-    Edit(
         "names in lower case too",
         "method that computed a constant",
         (
@@ -1205,7 +1229,8 @@ REFUSED = (
                 "        result[lowercase(name)] = -i\n",
             ),
         ),
-        "Dates",
+        "Dates.ENGLISH",
+        defect="a constant that the method computed keeps its value",
     ),
     Edit(
         "chop twice",
@@ -1218,6 +1243,59 @@ REFUSED = (
         "export that another module uses",
         (Change("base/exports.jl", "    isperm,\n", ""),),
         "Base.isperm is not exported any more",
+    ),
+)
+
+UTC_NOW = '''\
+"""
+    now(::Type{UTC}) -> DateTime
+
+Return a `DateTime` corresponding to the user's system time as UTC/GMT.
+"""
+now(::Type{UTC}) = unix2datetime(time())
+
+'''
+
+STALE = (
+    Edit(
+        "defaults of keywords are kept as they are",
+        "function that a macro calls",
+        (
+            Change(
+                "base/util.jl",
+                "Expr(:kw, var, esc(defexpr))",
+                "Expr(:kw, var, :(identity($(esc(defexpr)))))",
+            ),
+        ),
+        check='using LibGit2; print(occursin("identity", string(code_lowered(LibGit2.TransferProgress, ())[1])))',
+        prints="true",
+        defect="what the macro was expanded to stays",
+    ),
+    Edit(
+        "formats without letters",
+        "function that a generated function's generator calls",
+        (
+            Change(
+                "stdlib/Dates/src/parse.jl",
+                "    letters = sizehint!(Char[], length(directives))\n",
+                "    letters = sizehint!(Char[], length(directives))\n"
+                '    length(directives) == 5 && error("not so long")\n',
+            ),
+        ),
+        check='using Dates; print(try Date("2000-01-01") catch err; err.msg end)',
+        prints="not so long",
+        defect="generated code stays, and what is generated later is so by the old function",
+    ),
+    Edit(
+        "now, universal first",
+        "documented methods of one function in another order",
+        (
+            Change(CONVERSIONS, UTC_NOW, ""),
+            Change(CONVERSIONS, '"""\n    now() -> DateTime\n', UTC_NOW + '"""\n    now() -> DateTime\n'),
+        ),
+        check="using Dates; print(Base.Docs.meta(Dates)[Base.Docs.Binding(Dates, :now)].order)",
+        prints="Type[Tuple{Type{UTC}}, Tuple{}]",
+        defect="the order of docstrings stays",
     ),
 )
 
@@ -1245,9 +1323,9 @@ COMPILER = (
                 '    tol < 0 && throw(ArgumentError("negative tolerance"))\n',
             ),
         ),
-        check="print(try rationalize(Int, pi, tol=-1) catch e; e.msg end, rationalize(Int8, pi))",
+        check="print(try rationalize(Int, pi, tol=-1) catch err; err.msg end, rationalize(Int8, pi))",
         prints="negative tolerance22//7",
     ),
 )
 
-EDITS = METHODS + NAMES + DOCUMENTATION + REFUSED + COMPILER
+EDITS = METHODS + NAMES + DOCUMENTATION + STALE + REFUSED + COMPILER

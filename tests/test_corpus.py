@@ -1,10 +1,10 @@
-"""Edits as contributors make them (`corpus.py`), one at a time, and all that can be chained in one image."""
+"""Edits as contributors make them (`corpus.py`), one at a time. Some together are in `test_verify.py`."""
 
 from __future__ import annotations
 
 import pytest
 from conftest import Bench
-from corpus import EDITS, MARK, Edit, apply, joined
+from corpus import EDITS, Edit, apply
 
 
 def parameters() -> list[object]:
@@ -33,16 +33,9 @@ def test_edit(bench: Bench, edit: Edit) -> None:
         assert built["new_code_reason"] is None
 
 
-def test_all_together(bench: Bench) -> None:
-    # that the places of the edits are disjoint is what `apply` sees to
-    together = [edit for edit in EDITS if edit.together]
-    apply(bench.root, together)
-    program, prints = joined(together)
-    shown = bench.julia(bench.chain()["image"], program).split(MARK)
-    differing = [
-        (edit.name, is_, said) for edit, is_, said in zip(together, shown[1:], prints, strict=True) if is_ != said
-    ]
-    assert not differing
+def test_edits_fit_together(bench: Bench) -> None:
+    apply(bench.root, [edit for edit in EDITS if edit.together])  # fails where their places are not disjoint
+    assert len([edit for edit in EDITS if edit.together]) > 50
 
 
 def test_corpus_is_wide() -> None:
