@@ -1121,8 +1121,8 @@ The `info` field indicates the location of (one of) the zero pivot(s).
         prints="true",
     ),
     Edit(
-        "curl's place",
-        "docstring added that names its own value",
+        "download hooks told",
+        "docstring of a constant added",
         (
             Change(
                 "base/download.jl",

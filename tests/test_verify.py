@@ -36,7 +36,7 @@ DOCSTRING = '"""\n    shout(s; mark="!")\n\nUpper case.\n"""\n'
 SEED = int(os.environ.get("BASEDEV_TEST_SEED", random.randrange(1 << 32)))
 """Chooses the edits of the corpus that are made too. Set the variable to have a failure again."""
 
-FROM_CORPUS = 16
+FROM_CORPUS = 12
 """How many of them: each makes the chained images of this file a second slower."""
 
 

@@ -5,7 +5,7 @@
 All edits that can stand together are made to one checkout, and `basedev verify` makes both images of it and compares
 them: a quarter of an hour on two cores, most of it for the full rebuild. With NAMES (parts of edits' names) only
 these are made. With more batches there are more full rebuilds, and a difference is nearer to its edit. The checkout and
-the images are in a directory of their own, which is removed afterwards; bootstrapped compilers are kept.
+the images are in a directory of its own, which is removed afterwards; bootstrapped compilers are kept.
 
 Exits with 1 when a batch can't be chained, when its images differ, or when the check of an edit prints another text.
 """
