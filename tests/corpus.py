@@ -1027,6 +1027,71 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
         check="print(Base.MathConstants.silver, '|', float(Base.MathConstants.silver))",
         prints="silver|2.414213562373095",
     ),
+    Edit(
+        "prompt without default",
+        "keyword argument removed",
+        (
+            Change(
+                "base/util.jl",
+                'prompt(message::AbstractString; default::AbstractString="") ='
+                " prompt(stdin, stdout, message, default=default)",
+                "prompt(message::AbstractString) = prompt(stdin, stdout, message)",
+            ),
+        ),
+        check="print(hasmethod(Base.prompt, (String,), (:default,)), hasmethod(Base.prompt, (String,)))",
+        prints="falsetrue",
+    ),
+    Edit(
+        "summary of processors somewhere",
+        "default argument removed",
+        (
+            Change(
+                "base/sysinfo.jl",
+                "function cpu_summary(io::IO=stdout, cpu::",
+                "function cpu_summary(io::IO, cpu::",
+            ),
+        ),
+        check="print(length(methods(Sys.cpu_summary)), hasmethod(Sys.cpu_summary, ()))",
+        prints="2false",
+    ),
+    Edit(
+        "isimmutable of each type",
+        "@nospecialize removed",
+        (
+            Change(
+                "base/deprecated.jl",
+                "isimmutable(@nospecialize(x)) = !ismutable(x)",
+                "isimmutable(x) = !ismutable(x)",
+            ),
+        ),
+        check="print(which(isimmutable, (Any,)).nospecialize, isimmutable(1))",
+        prints="0true",
+    ),
+    Edit(
+        "spans",
+        "new nested module that is used",
+        (
+            append(
+                "base/util.jl",
+                '\n"Lengths of ranges."\nmodule Spans\nexport span\nspan(r) = last(r) - first(r)\nend\nusing .Spans\n',
+            ),
+        ),
+        check='print(Base.span(2:5), parentmodule(Base.Spans), occursin("Lengths", string(Base.Docs.doc(Base.Spans))))',
+        prints="3Basetrue",
+    ),
+    Edit(
+        "elements of generic sets",
+        "struct's parameter renamed",
+        (
+            Change(
+                "stdlib/Test/src/Test.jl",
+                "struct GenericSet{T} <: AbstractSet{T}\n    s::AbstractSet{T}",
+                "struct GenericSet{E} <: AbstractSet{E}\n    s::AbstractSet{E}",
+            ),
+        ),
+        check="using Test; print(Test.GenericSet.var.name, Test.GenericSet(Set([1])) isa AbstractSet{Int})",
+        prints="Etrue",
+    ),
 )
 
 DOCUMENTATION = (
