@@ -107,11 +107,15 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
         end
     end
 
-    perform(::Val{:undocument}, start, m, place, _) = begin
-        m, (file, line) = find_module(m), split_place(place)
+    perform(::Val{:undocument}, start, m, file, first, last, _) = begin
+        m, lines = find_module(m), parse(Int, first):parse(Int, last)
+        for (name, docstring) in collect(Base.Docs.keywords)
+            docstring isa Base.Docs.DocStr || continue
+            docstring.data[:path] == file && docstring.data[:linenumber] in lines && delete!(Base.Docs.keywords, name)
+        end
         for (owner, binding, signature, docstring) in start.docstrings
             data = docstring.data
-            owner === m && data[:path] == file && data[:linenumber] == line || continue
+            owner === m && data[:path] == file && data[:linenumber] in lines || continue
             all = get(Base.Docs.meta(m), binding, nothing)
             all isa Base.Docs.MultiDoc && get(all.docs, signature, nothing) === docstring || continue
             delete!(all.docs, signature)

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 from . import signatures
@@ -23,7 +24,7 @@ from .difference import FileDifference, Replacement, compare, line_moves
 from .errors import NeedsFullRebuild, UserCodeError
 from .revision import Definition, Delete, Evaluate, Move, Revision, Step, Unbind, Undocument, Unexport
 from .sources import ChangeSet, Sources
-from .syntax import Statement, describe, included, may_define, mentions, statements
+from .syntax import Statement, computes, describe, included, may_define, mentions, statements
 
 COMPILER = "Core.Compiler"
 
@@ -52,6 +53,22 @@ class Evaluator(Protocol):
     def users(self, module: str, name: str) -> dict[str, Any]:
         """The modules in which a name stands for this module's binding, and the methods that use it."""
 
+    def computed(self, steps: Sequence[Step], record: Path) -> list[int]:
+        """The numbers of the statements of a census that ran what the steps change."""
+
+    def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
+        """What each statement gives before the steps, once more, and after."""
+
+
+@dataclass(frozen=True)
+class Census:
+    """What the statements of the base image's sources run while they are evaluated."""
+
+    record: Path
+    """The host's own."""
+    places: Sequence[tuple[str, int, str]]
+    """File, line and module of each statement in it."""
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -61,18 +78,29 @@ class SourceFile:
     modules: tuple[str, ...]
 
 
-def revise(old: Sources, new: Sources, files: Mapping[str, SourceFile], evaluator: Evaluator) -> Revision:
+def revise(
+    old: Sources, new: Sources, files: Mapping[str, SourceFile], evaluator: Evaluator, census: Census | None = None
+) -> Revision:
     """The revision from the sources of a base image to others.
 
-    `files` are the files in the image by path. Raises
+    `files` are the files in the image by path. Without a `census` it is not asked whether what was computed while Julia
+    was built would be the same. Raises
     UserCodeError when the new sources do not parse or fail to evaluate, NeedsFullRebuild with the reason when
     evaluating definitions would not give what a rebuild gives.
     """
-    return _Reviser(old, new, files, evaluator).revision()
+    return _Reviser(old, new, files, evaluator, census).revision()
 
 
 class _Reviser:
-    def __init__(self, old: Sources, new: Sources, files: Mapping[str, SourceFile], evaluator: Evaluator) -> None:
+    def __init__(
+        self,
+        old: Sources,
+        new: Sources,
+        files: Mapping[str, SourceFile],
+        evaluator: Evaluator,
+        census: Census | None,
+    ) -> None:
+        self.census = census
         self.old = old
         self.new = new
         self.files = dict(files)
@@ -213,7 +241,7 @@ class _Reviser:
             for _, _, method in deleted
             if method["signature"] not in self.early
         ]
-        if late and self._learn_from_emptied([*first, *(step for _, step in evaluated), *late], after):
+        if (late or self.early) and self._learn_from_emptied([*first, *(step for _, step in evaluated), *late], after):
             return None
         self._check_users()
         steps = (
@@ -224,6 +252,8 @@ class _Reviser:
             *late,
             *self._moves(),
         )
+        if self._learn_from_computed(steps):
+            return None
         return Revision(steps, tuple(self._definitions(evaluated, after, before, deleted)))
 
     def _check(self) -> None:
@@ -343,7 +373,8 @@ class _Reviser:
         """Whether names are bound to something else than before whose users are not followed yet."""
         known = len(self.followed)
         for entry in before["names"]:
-            if entry["kind"] == "constant" and not entry["new"] and not entry["alike"] and entry["module"] != COMPILER:
+            kept = entry["kind"] in ("constant", "global") and not entry["module"].startswith(COMPILER)
+            if kept and not entry["new"] and not entry["alike"]:
                 raise NeedsFullRebuild(f"{entry['module']}.{entry['name']} was filled after it was bound")
         old, now = _bound(before), _bound(after)
         for name, kinds in old.items():
@@ -376,6 +407,36 @@ class _Reviser:
             if method["name"].startswith("@"):
                 self._macro_changed((method["module"], method["name"]), before)
         return len(self.followed) != known
+
+    def _learn_from_computed(self, steps: Sequence[Step]) -> bool:
+        """Whether unchanged statements give something else after the steps: what they ran is different then."""
+        if self.census is None or not any(isinstance(step, Evaluate | Delete | Unbind) for step in steps):
+            return False
+        affected: list[tuple[str, Statement, Evaluate]] = []
+        for number in self.evaluator.computed(steps, self.census.record):
+            path, line, module = self.census.places[number]
+            if path in self.dropped:
+                continue
+            for statement in self.statements_of(path, new=False):
+                if statement.line != line or not computes(statement):
+                    continue
+                if path in self.differences and statement in self.differences[path].removed:
+                    continue
+                alone = statement.undocumented()
+                own = (step for step in _steps(self.files[path], alone, alone.text) if step.module == module)
+                affected += ((path, statement, step) for step in own)
+        results = self.evaluator.compare(steps, [step for _, _, step in affected]) if affected else []
+        learnt = False
+        for (path, statement, _), (before, again, after) in zip(affected, results, strict=True):
+            if before == after or before != again or before.startswith("error: "):
+                continue
+            what = f"{describe(statement.tree)} in {path}:{statement.line}"
+            if after.startswith("error: "):
+                raise NeedsFullRebuild(f"{what} can't be evaluated any more with what changed")
+            if not statement.is_understood:
+                raise NeedsFullRebuild(f"{what} gives something else with what changed, and can't be taken back")
+            learnt |= self.difference(path).evaluate_again(path, statement)
+        return learnt
 
     def _learn_from_emptied(self, steps: list[Step], after: dict[str, Any]) -> bool:
         """Whether functions lost their last method, and with it their name."""
@@ -479,7 +540,7 @@ class _Reviser:
                     continue
                 for step in _steps(self.files[path], statement, statement.only_documentation()):
                     if not step.module.startswith(COMPILER):
-                        found.append(Undocument(step.module, step.file, statement.line))
+                        found.append(Undocument(step.module, step.file, statement.line, statement.last_line))
         return found
 
     def _unexported(self, before: dict[str, Any], after: dict[str, Any]) -> list[Unexport]:
@@ -586,6 +647,23 @@ def _uses(statement: Statement, file: SourceFile, name: Name, modules: frozenset
     if any(_full_module(module, statement.inside) in modules for module in file.modules):
         return True
     return mentions(statement.tree, name[0].rpartition(".")[2])
+
+
+def census_of(
+    sources: Sources, files: Mapping[str, SourceFile], parse: Callable[[bytes], list[dict[str, Any]]]
+) -> Iterator[tuple[str, int, Evaluate]]:
+    """The statements for a census, each with its file and line.
+
+    What begins and ends the building of Julia (`boot.jl`, `sysimg.jl`) is not evaluated again.
+    """
+    for path, file in files.items():
+        if file.modules == ("Core",) or path == "base/sysimg.jl":
+            continue
+        for statement in statements(parse(sources.contents[path]), sources.contents[path], path):
+            if computes(statement):
+                alone = statement.undocumented()
+                for step in _steps(file, alone, alone.text):
+                    yield path, statement.line, step
 
 
 def _steps(file: SourceFile, statement: Statement, text: str) -> Iterator[Evaluate]:

@@ -39,11 +39,12 @@ class Move:
 
 @dataclass(frozen=True)
 class Undocument:
-    """Forget the docstring that stands at `line` of `file` in the base image (the line where the string begins)."""
+    """Forget the docstrings that stand in lines `first` to `last` of `file` in the base image."""
 
     module: str
     file: str
-    line: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import UserCodeError
@@ -79,6 +79,16 @@ class Statement:
     def is_module(self) -> bool:
         """Whether it is the beginning of a module, whose own statements follow it."""
         return isinstance(self.tree, tuple) and self.tree[:1] == ("module",)
+
+    def undocumented(self) -> Statement:
+        """The definition alone."""
+        return replace(
+            self,
+            line=self.definition_line,
+            text=self.text[self.definition_at :],
+            documentation=None,
+            definition_at=0,
+        )
 
     def only_documentation(self) -> str:
         """A statement that documents the definition without defining it again (`@doc text definition false`)."""
@@ -225,7 +235,7 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     if head in ("function", "macro", "struct", "abstract", "primitive", "export", "import", "using", "global", "."):
         return True
     if head == "=":
-        return _is_signature(tree[1]) or not _calls_mutating(tree[2])
+        return _is_signature(tree[1]) or (_is_name(tree[1]) and not _calls_mutating(tree[2]))
     if head == "const":
         return only_defines(tree[1])
     if head == "macrocall":
@@ -246,6 +256,28 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     if head == "call" and tree[1] in ("precompile", "error", "throw"):
         return True  # compiles earlier what would be compiled anyway; ends the evaluation, so it was not reached
     return head in ("tuple", "::")
+
+
+def _is_name(left: Tree) -> bool:
+    """Whether an assignment to this binds names, and changes no object that a name stands for."""
+    if isinstance(left, tuple) and left:
+        return left[0] in ("tuple", "::", "curly", "global", "$") and all(_is_name(part) for part in left[1:2])
+    return isinstance(left, str)
+
+
+def computes(statement: Statement) -> bool:
+    """Whether evaluating a statement runs code of Julia's own: for a value that it binds, or to expand a macro."""
+    tree = statement.tree
+    if statement.is_module or included(tree) is not None or not isinstance(tree, tuple) or not is_definition(tree):
+        return False
+    method = tree[0] == "function" or (tree[0] == "=" and _is_signature(tree[1]))
+    return not method or _has_macro(tree)
+
+
+def _has_macro(tree: Tree) -> bool:
+    if isinstance(tree, tuple):
+        return tree[:1] == ("macrocall",) or any(_has_macro(part) for part in tree)
+    return isinstance(tree, Literal) and tree.kind == "q" and _has_macro(tree.value)
 
 
 def included(tree: Tree) -> str | None:

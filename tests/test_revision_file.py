@@ -228,7 +228,7 @@ ALL_KINDS: tuple[Step, ...] = (
     Evaluate("Base", "strings/util.jl", 3030, "macro later(x)\n    x\nend"),
     Evaluate("Base", "strings/util.jl", 3033, 'tabs() = "\t=#" #= end =#; uses() = @later 5  # no end'),
     Evaluate("Base", "strings/util.jl", 3034, "struct Thing{T} <: Real; x::T end"),
-    Undocument("Base", "strings/util.jl", 141),
+    Undocument("Base", "strings/util.jl", 141, 141),
     Unbind("Base", "chop"),
     Unexport("Base", "rstrip"),
     Delete("Base", "hex2bytes", "Tuple{typeof(Base.hex2bytes), AbstractString}"),

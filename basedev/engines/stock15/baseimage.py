@@ -9,30 +9,31 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ...distribution import Distribution
 from ...errors import SetupError
 from ...link import ImageTables, link_image, only_generic_target
 from ...process import timed
-from ...revise import COMPILER, SourceFile
+from ...revise import COMPILER, Census, SourceFile, census_of
 from ...sources import Sources, Stored, blob_id, library_sources
 from ...storage import Storage, digest_of
 from ...store import Entry, Store
 from ..full import compiler_sources
 from .host_program import SOURCES, Host, host_program
 
-CODE_OF_BASE = ("image.cpp", "layer.cpp", "layer.h", "runtime.h")
+CODE_OF_BASE = ("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp")
 """The host's sources on which a base image depends."""
 
 Progress = Callable[[str, float], None]
 """Called when a step begins, with its name and the seconds that it is expected to take."""
 
-SECONDS = {"host": 25.0, "code": 75.0, "link": 1.0}
+SECONDS = {"host": 25.0, "code": 75.0, "link": 1.0, "census": 45.0}
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,13 @@ class BaseImage:
     @cached_property
     def files(self) -> dict[str, SourceFile]:
         """The source files that are in it, by path."""
-        files = {
-            path: SourceFile(about["name"], tuple(about["modules"]))
-            for path, about in self.entry.manifest["included"].items()
-        }
-        for path in self.entry.manifest["compiler"]:  # Julia does not record what Core and Core.Compiler include
-            module = "Core" if path == "base/boot.jl" else COMPILER
-            files.setdefault(path, SourceFile(path.removeprefix("base/"), (module,)))
-        return files
+        return _files(self.entry.manifest["included"], self.entry.manifest["compiler"])
+
+    @cached_property
+    def census(self) -> Census:
+        """What its sources' statements run."""
+        places = json.loads(self.entry.file("census.json").read_text())
+        return Census(self.entry.file("census.bin"), [(path, line, module) for path, line, module in places])
 
 
 def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
@@ -140,6 +140,9 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
         link_image(made / "base.so", objects, heap, tables, libjulia=libjulia, workdir=work)
     shutil.rmtree(work)
     heap.unlink()
+    progress("noting what the sources' statements run", SECONDS["census"])
+    with timed(timings, "census"):
+        _take_census(sources, _files(included, sorted(compiler)), distribution, program, made)
     return {
         "julia_version": facts["version"],
         "distribution": distribution.key,
@@ -153,6 +156,25 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
         "compiler": sorted(compiler),
         "timings": timings,
     }
+
+
+def _take_census(
+    sources: Mapping[str, bytes], files: Mapping[str, SourceFile], distribution: Distribution, program: Path, made: Path
+) -> None:
+    with Host(program, made / "base.so", distribution) as host:
+        own = Sources({path: blob_id(contents) for path, contents in sources.items()}, sources)
+        statements = list(census_of(own, files, host.parse))
+        host.census([step for _, _, step in statements], made / "census.bin")
+    places = [(path, line, step.module) for path, line, step in statements]
+    (made / "census.json").write_text(json.dumps(places))
+
+
+def _files(included: Mapping[str, Any], compiler: Iterable[str]) -> dict[str, SourceFile]:
+    files = {path: SourceFile(about["name"], tuple(about["modules"])) for path, about in included.items()}
+    for path in compiler:  # Julia does not record what Core and Core.Compiler include
+        module = "Core" if path == "base/boot.jl" else COMPILER
+        files.setdefault(path, SourceFile(path.removeprefix("base/"), (module,)))
+    return files
 
 
 def _included(

@@ -154,11 +154,10 @@ class Host:
         path = os.fsencode(record)
         return list(self._ask(b"computed %d %d\n" % (len(path), len(steps)), path, *_encode(steps)))
 
-    def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str]]:
-        """What each statement gives before and after the steps: a digest, or "error: " and Julia's message."""
+    def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
+        """What each statement gives before the steps, once more, and after: a digest, or "error: " and the message."""
         head = b"compare %d %d\n" % (len(steps), len(statements))
-        before, after = self._ask(head, *_encode(steps), *_encode(statements))
-        return list(zip(before, after, strict=True))
+        return list(zip(*self._ask(head, *_encode(steps), *_encode(statements)), strict=True))
 
     def apply(self, steps: Sequence[Step]) -> dict[str, Any]:
         """Evaluates the steps in the host. Answers as `trial` does."""
@@ -215,7 +214,7 @@ def _encode(steps: Iterable[Step]) -> Iterable[bytes]:
             yield b"move %d %d %d %d\n" % (len(words[0]), step.first, step.last, step.by)
         elif isinstance(step, Undocument):
             words = [_bytes(step.module), _bytes(step.file)]
-            yield b"undocument %d %d %d\n" % (step.line, *map(len, words))
+            yield b"undocument %d %d %d %d\n" % (step.first, step.last, *map(len, words))
         else:
             verb = b"unbind" if isinstance(step, Unbind) else b"unexport"
             words = [_bytes(step.module), _bytes(step.name)]

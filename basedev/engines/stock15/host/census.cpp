@@ -5,17 +5,22 @@
 #include "evaluate.h"
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
 #include <dlfcn.h>
 #include <map>
 #include <set>
+#include <unistd.h>
 
 namespace {
 
+const Statement *evaluated;
+const unsigned MOST_SECONDS = 20;  // for one statement
 const size_t STATEMENTS_TOGETHER = 1000;  // in one process, where what one compiles serves the others
 const double LEAST_SECONDS_TO_COMPILE = 1e-4;
+const size_t MOST_GENERATED = 20;  // specializations of one method
 const uint32_t IS_METHOD = 1u << 31;  // of a number in the record: a method, not a CodeInstance
 
 double seconds() {
@@ -149,8 +154,37 @@ Census::Census(const Image &image) : image(image) {
     for (jl_value_t *object : image.objects_of(jl_code_instance_type))
         codes.push_back((jl_code_instance_t *)object);
     for (jl_value_t *object : image.objects_of(jl_method_type)) {
-        number_of_method[(jl_method_t *)object] = (uint32_t)methods.size();
-        methods.push_back((jl_method_t *)object);
+        auto *method = (jl_method_t *)object;
+        number_of_method[method] = (uint32_t)methods.size();
+        methods.push_back(method);
+        if (method->generator)
+            generated.push_back(method);
+    }
+}
+
+void Census::generate(const Statement &statement, const std::function<void(jl_value_t *)> &made) const {
+    long last = statement.line + std::count(statement.text.begin(), statement.text.end(), '\n');
+    for (jl_method_t *method : generated) {
+        if (method->line < statement.line || last < method->line || statement.file != jl_symbol_name(method->file) ||
+            module_text(method->module) != statement.module)
+            continue;
+        // In a rebuild the generator sees what is defined before it, as the newest definitions are here.
+        method->primary_world = jl_get_world_counter();
+        size_t calls = 0;
+        for (size_t i = 0; i < jl_svec_len(method->specializations) && calls < MOST_GENERATED; i++) {
+            auto *instance = (jl_method_instance_t *)jl_svecref(method->specializations, i);
+            if (!instance)
+                continue;
+            calls++;
+            jl_value_t *volatile code = nullptr;
+            JL_TRY {
+                code = (jl_value_t *)jl_code_for_staged(instance);
+            }
+            JL_CATCH {
+                code = jl_typeof(jl_current_exception());
+            }
+            made(code);
+        }
     }
 }
 
@@ -198,15 +232,21 @@ void Census::take(const std::vector<Statement> &statements, const std::string &p
                    (last - first < STATEMENTS_TOGETHER || statements[last].file == statements[last - 1].file))
                 last++;
             all += in_child("evaluating the statements of " + statements[first].file, [&] {
+                signal(SIGALRM, [](int) {
+                    fail(evaluated->file + ":" + std::to_string(evaluated->line) + " takes too long to evaluate again");
+                });
                 QuietLogging quiet;
                 std::string found;
                 auto add = [&](uint32_t number) { found.append((const char *)&number, sizeof number); };
                 for (size_t i = first; i < last; i++) {
                     ran.clear();
+                    evaluated = &statements[i];
+                    alarm(MOST_SECONDS);
                     double begin = seconds();
                     jl_module_t *module = find_module(image, statements[i].module);
                     if (module)
                         evaluate(module, statements[i].file, statements[i].line, statements[i].text);
+                    generate(statements[i], [](jl_value_t *) {});
                     // what was compiled for this runs unseen the first time
                     bool compiled = seconds() - begin > LEAST_SECONDS_TO_COMPILE;
                     for (size_t j = 0; compiled && j < without_code.size();) {
@@ -229,6 +269,7 @@ void Census::take(const std::vector<Statement> &statements, const std::string &p
                                 set_breakpoint_again(entry);
                     }
                 }
+                alarm(0);
                 return found;
             });
             first = last;
@@ -303,7 +344,7 @@ std::vector<uint32_t> Census::affected(const std::string &path, size_t since) co
     return found;
 }
 
-std::vector<std::string> Census::results(const Image &image, const std::vector<Statement> &statements) {
+std::vector<std::string> Census::results(const std::vector<Statement> &statements) const {
     Digest *digest = nullptr;
     suspend_effects([&](const char *name, const Arguments &call) {
         if (!strcmp(name, "jl_checked_assignment")) {
@@ -322,6 +363,7 @@ std::vector<std::string> Census::results(const Image &image, const std::vector<S
         digest = &own;
         jl_module_t *module = find_module(image, statement.module);
         std::string error = module ? evaluate(module, statement.file, statement.line, statement.text) : "no module";
+        generate(statement, [&](jl_value_t *code) { own.value(code); });
         found.push_back(error.empty() ? own.text() : "error: " + error);
     }
     return found;

@@ -29,11 +29,15 @@ public:
 
     // For each statement what it gives: a digest of the values that it binds and of the methods that it defines, or
     // Julia's message when it fails.
-    static std::vector<std::string> results(const Image &image, const std::vector<Statement> &statements);
+    std::vector<std::string> results(const std::vector<Statement> &statements) const;
 
 private:
     const Image &image;
     std::vector<jl_code_instance_t *> codes;  // of the image, in its order
     std::vector<jl_method_t *> methods;
     std::unordered_map<jl_method_t *, uint32_t> number_of_method;
+    std::vector<jl_method_t *> generated;
+
+    // Calls the generators of the methods that the statement defined in the image, for what they were called for.
+    void generate(const Statement &statement, const std::function<void(jl_value_t *)> &made) const;
 };

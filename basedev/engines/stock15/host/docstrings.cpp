@@ -94,20 +94,21 @@ void Docstrings::for_each(jl_module_t *module,
                 visit(table, entry.first, entry.second);
 }
 
-size_t Docstrings::forget(jl_module_t *module, const std::string &file, long line) {
+void Docstrings::forget(jl_module_t *module, const std::string &file, long from, long to) {
     NoCollection none;
-    size_t forgotten = 0;
+    auto stood_there = [&](jl_value_t *docstring) {
+        Place found = place_in_base(docstring);
+        return image.contains(docstring) && from <= found.line && found.line <= to && found.file == file;
+    };
     for_each(module, [&](jl_value_t *table, jl_value_t *binding, jl_value_t *several) {
         for (auto &entry : pairs(docs_of(several))) {
-            Place found = place_in_base(entry.second);
-            if (!image.contains(entry.second) || found.line != line || found.file != file)
+            if (!stood_there(entry.second))
                 continue;
             remove(docs_of(several), entry.first);
             jl_array_t *order = order_of(several);
             for (size_t i = jl_array_len(order); i-- > 0;)
                 if (jl_types_equal(jl_array_ptr_ref(order, i), entry.first))
                     jl_array_del_at(order, i, 1);
-            forgotten++;
         }
         if (jl_array_len(order_of(several)) == 0)
             remove(table, binding);
@@ -116,15 +117,9 @@ size_t Docstrings::forget(jl_module_t *module, const std::string &file, long lin
     auto *docs = (jl_module_t *)base("Docs");
     jl_value_t *keywords = jl_get_global(docs, jl_symbol("keywords"));
     for (auto &entry : keywords ? filled(keywords) : std::vector<std::pair<jl_value_t *, jl_value_t *>>()) {
-        if (!image.contains(entry.second) || jl_typeof(entry.second) != jl_get_global(docs, jl_symbol("DocStr")))
-            continue;
-        Place found = place(entry.second);
-        if (found.line == line && found.file == file) {
+        if (jl_typeof(entry.second) == jl_get_global(docs, jl_symbol("DocStr")) && stood_there(entry.second))
             remove(keywords, entry.first);
-            forgotten++;
-        }
     }
-    return forgotten;
 }
 
 void Docstrings::move(const std::string &file, long from, long to, long by) {

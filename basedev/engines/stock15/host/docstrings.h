@@ -12,8 +12,8 @@ class Docstrings {
 public:
     explicit Docstrings(const Image &image) : image(image) {}
 
-    // Takes back the docstrings that stood at `line` of `file` in the base image. Returns how many there were.
-    size_t forget(jl_module_t *module, const std::string &file, long line);
+    // Takes back the docstrings that stood in lines `from` to `to` of `file` in the base image.
+    void forget(jl_module_t *module, const std::string &file, long from, long to);
     // The docstrings of the base image in lines `from` to `to` of `file` are `by` further down, each at most once.
     void move(const std::string &file, long from, long to, long by);
     // Brings new docstrings of one name to their places among the others: Julia shows them in the order of

@@ -19,7 +19,7 @@
 //   computed LENGTH COUNT, a path, then COUNT steps
 //                                      the numbers of the census's steps that run what the steps change
 //   compare COUNT MORE, then COUNT steps, then MORE evaluate steps
-//                                      what each of the latter gives before and after the former, as pairs
+//                                      what each of the latter gives before the former, once more, and after them
 //   apply COUNT, then COUNT steps      the same, for good
 //   compile LENGTH                     after `apply`: writes the layer's objects and heap to a directory
 //   rebase LENGTH                      writes all of the image's own code and heap to a directory
@@ -28,7 +28,7 @@
 //   evaluate LINE MODULE FILE TEXT     (lengths of the last three)
 //   delete MODULE NAME SIGNATURE       (lengths) ends the method with this signature (type_text)
 //   move FILE FROM TO BY               (length, three numbers) methods and docstrings of these lines are BY further down
-//   undocument LINE MODULE FILE        (lengths of the last two) takes back the docstring that stands there
+//   undocument FROM TO MODULE FILE     (lengths of the last two) takes back the docstrings that stand in these lines
 //   unbind MODULE NAME                 (lengths) the name is as if nothing had been bound to it
 //   unexport MODULE NAME               (lengths)
 #include "bindings.h"
@@ -178,7 +178,7 @@ Step take_step() {
         step.kind = verb == "undocument" ? Step::UNDOCUMENT : verb == "unbind" ? Step::UNBIND : Step::UNEXPORT;
         size_t module, file;
         if (step.kind == Step::UNDOCUMENT)
-            words >> step.line;
+            words >> step.line >> step.to;
         words >> module >> file;
         if (!words)
             fail("a malformed step: " + verb);
@@ -289,7 +289,7 @@ public:
     void compare(const std::vector<Step> &steps, const std::vector<Step> &compared) {
         Json json;
         json.open('[');
-        for (bool after : {false, true})
+        for (bool after : {false, false, true})
             json.raw(in_child("evaluating statements", [&] {
                 Json ignored, result;
                 ignored.open('{');
@@ -297,7 +297,7 @@ public:
                     perform_all(steps, ignored);
                 StandardLibraries found(libraries);
                 result.open('[');
-                for (auto &text : Census::results(image, statements_of(compared)))
+                for (auto &text : Census(image).results(statements_of(compared)))
                     result.string(text);
                 return result.close(']').text;
             }));
@@ -421,8 +421,10 @@ private:
             return "there is no module " + step.module;
         if (step.kind == Step::EVALUATE)
             return evaluate(module, step.file, step.line, step.text);
-        if (step.kind == Step::UNDOCUMENT)
-            return docstrings->forget(module, step.file, step.line) ? "" : "there is no docstring";
+        if (step.kind == Step::UNDOCUMENT) {
+            docstrings->forget(module, step.file, step.line, step.to);
+            return "";
+        }
         jl_sym_t *name = jl_symbol(step.file.c_str());
         if (step.kind == Step::UNBIND) {
             keep_alive(unbind(module, name));

@@ -15,6 +15,7 @@ extern JL_DLLEXPORT int jl_lineno;
 JL_DLLEXPORT jl_value_t *jl_parse_string(const char *text, size_t length, int position, int greedy);
 JL_DLLEXPORT size_t jl_get_world_counter(void);
 JL_DLLEXPORT void jl_set_typeinf_func(jl_value_t *f);
+JL_DLLEXPORT jl_code_info_t *jl_code_for_staged(jl_method_instance_t *instance);
 JL_DLLEXPORT jl_value_t *jl_binding_owner(jl_module_t *module, jl_sym_t *name);
 JL_DLLEXPORT void jl_array_del_at(jl_array_t *array, ssize_t index, size_t count);
 JL_DLLEXPORT jl_value_t *jl_call_in_typeinf_world(jl_value_t **args, int count);
