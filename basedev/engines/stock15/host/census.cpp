@@ -92,7 +92,7 @@ public:
         }
         if (!strcmp(jl_symbol_name(type->name->name), "Dict") && type->name->module == jl_base_module)
             return table(object, depth);
-        if (!seen.insert(object).second)
+        if (type->mutabl && !seen.insert(object).second)
             return word("again");
         if (jl_datatype_nfields(type) == 0)
             return bytes(object, jl_datatype_size(type));
@@ -133,11 +133,19 @@ private:
     }
 };
 
+// Whether the statement that is evaluated is of the module that owns the binding, or of one around it.
+bool in_own_module(jl_binding_t *binding) {
+    return binding->owner && module_text(binding->owner).compare(0, evaluated->module.size(), evaluated->module) == 0;
+}
+
 // From now on, in this process, evaluating binds no name and defines no method; `noted` gets what it would have.
 void suspend_effects(const std::function<void(const char *, const Arguments &)> &noted) {
     for (const char *name : {"jl_checked_assignment", "jl_method_def", "jl_declare_constant", "jl_module_export",
                              "jl_module_use", "jl_module_import", "jl_module_using"})
         set_breakpoint(function(name), false, [noted, name](const Arguments &call) {
+            // What a function that is called sets is its own affair: a cache, or one of inference's counters.
+            if (!strcmp(name, "jl_checked_assignment") && !in_own_module((jl_binding_t *)call.values[0]))
+                return GO_ON;
             noted(name, call);
             return RETURN_AT_ONCE;
         });
@@ -361,6 +369,7 @@ std::vector<std::string> Census::results(const std::vector<Statement> &statement
     for (const Statement &statement : statements) {
         Digest own(image);
         digest = &own;
+        evaluated = &statement;
         jl_module_t *module = find_module(image, statement.module);
         std::string error = module ? evaluate(module, statement.file, statement.line, statement.text) : "no module";
         generate(statement, [&](jl_value_t *code) { own.value(code); });

@@ -162,36 +162,49 @@ void Docstrings::settle() {
     for (jl_value_t *module : image.objects_of(jl_module_type))
         for_each((jl_module_t *)module, [&](jl_value_t *, jl_value_t *, jl_value_t *several) {
             jl_array_t *order = order_of(several);
-            std::vector<std::pair<jl_value_t *, Place>> settled;
-            std::vector<std::pair<jl_value_t *, Place>> fresh;
+            struct Entry {
+                jl_value_t *signature, *docstring;
+                Place place;
+            };
+            std::vector<Entry> settled, fresh;
             for (size_t i = 0; i < jl_array_len(order); i++) {
                 jl_value_t *signature = jl_array_ptr_ref(order, i);
                 for (auto &entry : pairs(docs_of(several)))
                     if (jl_types_equal(entry.first, signature)) {
                         auto &list = image.contains(entry.second) ? settled : fresh;
-                        list.push_back({signature, place(entry.second)});
+                        list.push_back({signature, entry.second, place(entry.second)});
                         break;
                     }
             }
-            if (fresh.empty() || fresh.size() + settled.size() != jl_array_len(order))
+            if (fresh.size() + settled.size() != jl_array_len(order))
+                return;
+            bool moved = false;  // past another docstring of its file
+            for (size_t i = 0; i < settled.size(); i++)
+                for (size_t j = i + 1; j < settled.size(); j++)
+                    if (settled[j].place.file == settled[i].place.file &&
+                        settled[j].place.line < settled[i].place.line && lines_in_base.count(settled[j].docstring)) {
+                        std::swap(settled[i], settled[j]);
+                        moved = true;
+                    }
+            if (fresh.empty() && !moved)
                 return;
             for (auto &one : fresh) {
                 size_t at = settled.size(), last_of_file = 0;
                 bool later = false;
                 for (size_t i = 0; i < settled.size() && !later; i++)
-                    if (settled[i].second.file == one.second.file) {
+                    if (settled[i].place.file == one.place.file) {
                         last_of_file = i + 1;
-                        if ((later = settled[i].second.line > one.second.line))
+                        if ((later = settled[i].place.line > one.place.line))
                             at = i;
                     }
                 if (!later && last_of_file)
                     at = last_of_file;
                 for (size_t i = 0; i < settled.size() && !later && !last_of_file && at == settled.size(); i++)
-                    if (rank_of(settled[i].second.file) > rank_of(one.second.file))
+                    if (rank_of(settled[i].place.file) > rank_of(one.place.file))
                         at = i;
                 settled.insert(settled.begin() + (long)at, one);
             }
             for (size_t i = 0; i < settled.size(); i++)
-                jl_array_ptr_set(order, i, settled[i].first);
+                jl_array_ptr_set(order, i, settled[i].signature);
         });
 }

@@ -40,6 +40,7 @@
 #include "evaluate.h"
 #include "json.h"
 #include "layer.h"
+#include "lines.h"
 #include "syntax.h"
 
 #include <julia_version.h>
@@ -371,6 +372,7 @@ private:
     std::unique_ptr<Delta> delta;
     std::unique_ptr<Docstrings> docstrings;
     Effects effects;
+    Lines lines;
     size_t started_in = 0;
 
     void perform_all(const std::vector<Step> &steps, Json &json) {
@@ -388,6 +390,7 @@ private:
                 json.open('{').key("step").number((long long)i).key("message").string(error).close('}');
         }
         json.close(']');
+        lines.settle(image);
         docstrings->settle();
         write_methods(json, world_before, world_after);
         json.key("names");
@@ -403,16 +406,7 @@ private:
 
     std::string perform(const Step &step) {
         if (step.kind == Step::MOVE) {
-            jl_sym_t *file = jl_symbol(step.file.c_str());
-            for_each_method(image, [&](jl_methtable_t *, jl_typemap_entry_t *entry) {
-                if (!jl_is_method(entry->func.value) || !image.contains(entry->func.value))
-                    return;
-                jl_method_t *method = entry->func.method;
-                if (method->file == file && step.line <= method->line && method->line <= step.to)
-                    moved.emplace(method, method->line + step.by);
-            });
-            for (auto &entry : moved)
-                entry.first->line = entry.second;
+            lines.move(step.file, step.line, step.to, step.by);
             docstrings->move(step.file, step.line, step.to, step.by);
             return "";
         }
@@ -466,9 +460,6 @@ private:
         jl_array_ptr_1d_push(keeper->roots, value);
         JL_GC_POP();
     }
-
-    // A range is given in lines of the base image, so a method is moved from there, once.
-    std::unordered_map<jl_method_t *, int32_t> moved;
 
     // {"defined": [{..., "step", "replaces"}], "ended": [...], "emptied": [...]}
     void write_methods(Json &json, size_t world_before, const std::vector<size_t> &world_after) {
