@@ -153,6 +153,8 @@ static const char *kind_of(jl_binding_t *binding) {
     return binding->constp ? "constant" : "global";
 }
 
+static bool contents_alike(const char *a, const char *b, jl_datatype_t *type, int depth);
+
 // Whether two values were made alike: the same kind of object with the same contents, however deep.
 // Pointers are left out: an image has none.
 static bool alike(jl_value_t *a, jl_value_t *b, int depth = 0) {
@@ -177,6 +179,12 @@ static bool alike(jl_value_t *a, jl_value_t *b, int depth = 0) {
         auto *one = (jl_array_t *)a, *other = (jl_array_t *)b;
         if (jl_array_len(one) != jl_array_len(other))
             return false;
+        for (size_t i = 0; one->flags.hasptr && i < jl_array_len(one); i++)
+            if (!contents_alike((char *)one->data + i * one->elsize, (char *)other->data + i * other->elsize,
+                                (jl_datatype_t *)jl_tparam0(type), depth))
+                return false;
+        if (one->flags.hasptr)
+            return true;
         if (!one->flags.ptrarray)
             return !memcmp(one->data, other->data, jl_array_len(one) * one->elsize);
         for (size_t i = 0; i < jl_array_len(one); i++)
@@ -202,14 +210,22 @@ static bool alike(jl_value_t *a, jl_value_t *b, int depth = 0) {
     }
     if (jl_is_cpointer_type((jl_value_t *)type))
         return true;
+    return contents_alike((char *)a, (char *)b, type, depth);
+}
+
+// Of structs in memory: immutable ones stand inside others, with their pointers.
+static bool contents_alike(const char *a, const char *b, jl_datatype_t *type, int depth) {
     if (jl_datatype_nfields(type) == 0)
         return !memcmp(a, b, jl_datatype_size(type));
     for (size_t i = 0; i < jl_datatype_nfields(type); i++) {
-        const char *one = (char *)a + jl_field_offset(type, i), *other = (char *)b + jl_field_offset(type, i);
-        if (jl_is_cpointer_type(jl_field_type(type, i)))
+        const char *one = a + jl_field_offset(type, i), *other = b + jl_field_offset(type, i);
+        jl_value_t *of = jl_field_type(type, i);
+        if (jl_is_cpointer_type(of))
             continue;
-        if (jl_field_isptr(type, i) ? !alike(*(jl_value_t **)one, *(jl_value_t **)other, depth + 1)
-                                    : memcmp(one, other, jl_field_size(type, i)) != 0)
+        bool same = jl_field_isptr(type, i) ? alike(*(jl_value_t **)one, *(jl_value_t **)other, depth + 1)
+                    : jl_is_datatype(of)    ? contents_alike(one, other, (jl_datatype_t *)of, depth + 1)
+                                            : !memcmp(one, other, jl_field_size(type, i));
+        if (!same)
             return false;
     }
     return true;

@@ -84,8 +84,13 @@ public:
             auto *array = (jl_array_t *)object;
             size_t length = jl_array_len(array);
             bytes(&length, sizeof length);
-            if (!array->flags.ptrarray)
+            auto *element = (jl_datatype_t *)jl_tparam0(type);
+            if (!array->flags.ptrarray && !array->flags.hasptr)
                 return bytes(array->data, length * array->elsize);
+            for (size_t i = 0; array->flags.hasptr && i < length; i++)
+                contents((char *)array->data + i * array->elsize, element, depth);
+            if (array->flags.hasptr)
+                return;
             for (size_t i = 0; i < length; i++)
                 value(jl_array_ptr_ref(array, i), depth + 1);
             return;
@@ -94,16 +99,23 @@ public:
             return table(object, depth);
         if (type->mutabl && !seen.insert(object).second)
             return word("again");
+        contents((char *)object, type, depth);
+    }
+    // Of a struct in memory: immutable ones stand inside others, with their pointers.
+    void contents(const char *memory, jl_datatype_t *type, int depth) {
         if (jl_datatype_nfields(type) == 0)
-            return bytes(object, jl_datatype_size(type));
+            return bytes(memory, jl_datatype_size(type));
         for (size_t i = 0; i < jl_datatype_nfields(type); i++) {
-            const char *field = (char *)object + jl_field_offset(type, i);
-            if (jl_is_cpointer_type(jl_field_type(type, i)))
+            const char *field = memory + jl_field_offset(type, i);
+            jl_value_t *of = jl_field_type(type, i);
+            if (jl_is_cpointer_type(of))
                 continue;
             if (jl_field_isptr(type, i))
                 value(*(jl_value_t **)field, depth + 1);
+            else if (jl_is_datatype(of))
+                contents(field, (jl_datatype_t *)of, depth + 1);
             else
-                bytes(field, jl_field_size(type, i));
+                bytes(field, jl_field_size(type, i));  // one of several types, of plain data
         }
     }
     std::string text() const {
