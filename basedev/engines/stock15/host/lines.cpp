@@ -1,0 +1,63 @@
+#include "lines.h"
+
+#include "methods.h"
+
+#include <cstring>
+
+void Lines::move(const std::string &file, long from, long to, long by) {
+    moves[jl_symbol(file.c_str())].push_back({from, to, by});
+}
+
+long Lines::shift(jl_sym_t *file, long line) const {
+    auto found = moves.find(file);
+    if (found != moves.end())
+        for (const Range &range : found->second)
+            if (range.from <= line && line <= range.to)
+                return range.by;
+    return 0;
+}
+
+// A table of lines has a Core.LineInfoNode for each place in the code.
+void Lines::settle(jl_method_t *method) const {
+    method->line += (int32_t)shift(method->file, method->line);
+    if (!method->source)
+        return;
+    bool compressed = jl_typeis(method->source, jl_array_uint8_type);
+    auto *code = (jl_code_info_t *)method->source;
+    jl_value_t *node = nullptr;
+    JL_GC_PUSH2(&code, &node);
+    if (compressed)
+        code = jl_uncompress_ir(method, nullptr, (jl_array_t *)method->source);
+    bool changed = false;
+    auto *table = (jl_array_t *)code->linetable;
+    for (size_t i = 0; jl_is_array(table) && i < jl_array_len(table); i++) {
+        jl_value_t *old = jl_array_ptr_ref(table, i);
+        auto *type = (jl_datatype_t *)jl_typeof(old);
+        int file_at = jl_field_index(type, jl_symbol("file"), 0), line_at = jl_field_index(type, jl_symbol("line"), 0);
+        if (file_at < 0 || line_at < 0)
+            continue;
+        long line = jl_unbox_long(jl_fieldref(old, line_at));
+        long by = shift((jl_sym_t *)jl_fieldref(old, file_at), line);
+        if (!by)
+            continue;
+        node = (jl_value_t *)jl_new_struct_uninit(type);
+        memcpy((void *)node, old, jl_datatype_size(type));
+        *(int64_t *)((char *)node + jl_field_offset(type, line_at)) = line + by;
+        jl_array_ptr_set(table, i, node);
+        changed = true;
+    }
+    if (changed && compressed) {
+        method->source = (jl_value_t *)jl_compress_ir(method, code);
+        jl_gc_wb(method, method->source);
+    }
+    JL_GC_POP();
+}
+
+void Lines::settle(const Image &image) {
+    if (moves.empty())
+        return;
+    for (jl_value_t *object : image.objects_of(jl_method_type))
+        if (moves.count(((jl_method_t *)object)->file))
+            settle((jl_method_t *)object);
+    moves.clear();
+}

@@ -1,0 +1,25 @@
+// Lines of source files that are further up or down than in the base image.
+#pragma once
+
+#include "image.h"
+
+#include <map>
+#include <string>
+#include <vector>
+
+class Lines {
+public:
+    // What stood in lines `from` to `to` of `file` in the base image is `by` further down.
+    void move(const std::string &file, long from, long to, long by);
+    // Gives the methods of the image that stand there, and their lowered code, their present lines. Once.
+    void settle(const Image &image);
+
+private:
+    struct Range {
+        long from, to, by;
+    };
+    std::map<jl_sym_t *, std::vector<Range>> moves;
+
+    long shift(jl_sym_t *file, long line) const;
+    void settle(jl_method_t *method) const;
+};
