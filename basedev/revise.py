@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from .difference import FileDifference, Replacement, compare, line_moves
 from .errors import NeedsFullRebuild, UserCodeError
 from .revision import Definition, Delete, Evaluate, Move, Revision, Step, Unbind, Undocument, Unexport
 from .sources import ChangeSet, Sources
-from .syntax import Statement, computes, describe, included, may_define, mentions, statements
+from .syntax import Statement, computes, describe, exported, included, may_define, mentions, statements
 
 COMPILER = "Core.Compiler"
 
@@ -33,6 +33,9 @@ OldMethod = tuple[str, Statement, dict[str, Any]]
 
 Name = tuple[str, str]
 """A module's full name, and a name in it."""
+
+NOTHING: dict[str, Any] = {"defined": [], "names": [], "effects": [], "errors": []}
+"""What a trial of no steps tells."""
 
 MOST_ROUNDS = 12
 """Of following the users of changed names; more were never seen to be needed."""
@@ -44,8 +47,8 @@ MOST_STATEMENTS = 1000
 class Evaluator(Protocol):
     """A process on the base image (the engine's host)."""
 
-    def parse(self, text: bytes) -> list[dict[str, Any]]:
-        """The statements of a source text."""
+    def parse_all(self, texts: Sequence[bytes], *, check: bool = True) -> list[list[dict[str, Any]]]:
+        """The statements of source texts; `check` makes sure that none gets lost."""
 
     def trial(self, steps: Sequence[Step]) -> dict[str, Any]:
         """What evaluating the steps would do."""
@@ -53,8 +56,8 @@ class Evaluator(Protocol):
     def users(self, module: str, name: str) -> dict[str, Any]:
         """The modules in which a name stands for this module's binding, and the methods that use it."""
 
-    def computed(self, steps: Sequence[Step], record: Path) -> list[int]:
-        """The numbers of the statements of a census that ran what the steps change."""
+    def computed(self, steps: Sequence[Step], record: Path | None) -> dict[str, Any]:
+        """What `trial` tells, and the numbers of the statements of a census that ran what the steps change."""
 
     def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
         """What each statement gives before the steps, once more, and after."""
@@ -123,12 +126,18 @@ class _Reviser:
     # ---- what differs ----
 
     def statements_of(self, path: str, *, new: bool) -> list[Statement]:
-        key = (new, path)
-        if key not in self.parsed:
-            sources = self.new if new else self.old
-            text = sources.contents[path] if path in sources.blobs else b""
-            self.parsed[key] = statements(self.evaluator.parse(text), text, path)
-        return self.parsed[key]
+        self.parse([(new, path)])
+        return self.parsed[new, path]
+
+    def parse(self, wanted: Iterable[tuple[bool, str]]) -> None:
+        """Parses old (False) and new (True) texts of files, together. Raises UserCodeError when one does not parse."""
+        missing = [key for key in dict.fromkeys(wanted) if key not in self.parsed]
+        for kind, sources in ((True, self.new), (False, self.old)):
+            paths = [path for new, path in missing if new == kind]
+            texts = [sources.contents[path] if path in sources.blobs else b"" for path in paths]
+            answers = self.evaluator.parse_all(texts, check=kind) if texts else []
+            for path, text, answer in zip(paths, texts, answers, strict=True):
+                self.parsed[kind, path] = statements(answer, text, path)
 
     def find_differences(self) -> None:
         changes = ChangeSet.between(self.old, self.new)
@@ -136,8 +145,8 @@ class _Reviser:
         changed = sorted(
             (path for path in changes.paths if path.endswith(".jl")), key=lambda path: order.get(path, len(order))
         )
-        for path in changed:  # before any reason: errors come first
-            self.statements_of(path, new=True)
+        # Before any reason, since errors come first.
+        self.parse((new, path) for path in changed for new in (True, False) if new or path in self.files)
         for path in changes.paths:
             if path.endswith("Project.toml"):
                 raise NeedsFullRebuild(f"{path} changed: it tells which packages a standard library may load")
@@ -210,7 +219,8 @@ class _Reviser:
         before_trial = self._trial_of_removed(gone)
         before = self._old_methods(gone, before_trial)
         first: list[Step] = [*self.early.values(), *(Unbind(*name) for name in self.unbound)]
-        after = _without(len(first), self.evaluator.trial([*first, *(step for _, step in evaluated)]))
+        trial = self.evaluator.trial([*first, *(step for _, step in evaluated)]) if first or evaluated else NOTHING
+        after = _without(len(first), dict(trial))
         for kind in ("defined", "effects", "errors"):
             after[kind] = [
                 {**one, "step": one["step"] - len(first)} for one in after[kind] if one["step"] >= len(first)
@@ -241,8 +251,6 @@ class _Reviser:
             for _, _, method in deleted
             if method["signature"] not in self.early
         ]
-        if (late or self.early) and self._learn_from_emptied([*first, *(step for _, step in evaluated), *late], after):
-            return None
         self._check_users()
         steps = (
             *self._undocumented(),
@@ -252,9 +260,15 @@ class _Reviser:
             *late,
             *self._moves(),
         )
-        if self._learn_from_computed(steps):
-            return None
-        return Revision(steps, tuple(self._definitions(evaluated, after, before, deleted)))
+        if any(isinstance(step, Evaluate | Delete | Unbind) for step in steps):
+            final = self.evaluator.computed(steps, self.census.record if self.census else None)
+            if self._learn_from_emptied(final["emptied"], after) or self._learn_from_computed(steps, final["computed"]):
+                return None
+        definitions = (
+            *self._definitions(evaluated, after, before, deleted),
+            *self._exports(gone, evaluated, before_trial, after),
+        )
+        return Revision(steps, definitions)
 
     def _check(self) -> None:
         """Raises NeedsFullRebuild for differences that evaluating definitions can't make."""
@@ -317,7 +331,7 @@ class _Reviser:
 
     def _trial_of_removed(self, gone: list[tuple[str, Statement, Evaluate]]) -> dict[str, Any]:
         if not gone:
-            return {"defined": [], "names": [], "effects": [], "errors": []}
+            return NOTHING
         first = [Unbind(*name) for name in self.unbound_in_trial]
         result = _without(len(first), self.evaluator.trial([*first, *(step for _, _, step in gone)]))
         known = len(self.unbound_in_trial)
@@ -408,13 +422,12 @@ class _Reviser:
                 self._macro_changed((method["module"], method["name"]), before)
         return len(self.followed) != known
 
-    def _learn_from_computed(self, steps: Sequence[Step]) -> bool:
+    def _learn_from_computed(self, steps: Sequence[Step], numbers: Sequence[int]) -> bool:
         """Whether unchanged statements give something else after the steps: what they ran is different then."""
-        if self.census is None or not any(isinstance(step, Evaluate | Delete | Unbind) for step in steps):
-            return False
         affected: list[tuple[str, Statement, Evaluate]] = []
-        for number in self.evaluator.computed(steps, self.census.record):
-            path, line, module = self.census.places[number]
+        places = [self.census.places[number] for number in numbers] if self.census else []
+        self.parse((False, path) for path, _, _ in places)
+        for path, line, module in places:
             if path in self.dropped:
                 continue
             for statement in self.statements_of(path, new=False):
@@ -438,11 +451,11 @@ class _Reviser:
             learnt |= self.difference(path).evaluate_again(path, statement)
         return learnt
 
-    def _learn_from_emptied(self, steps: list[Step], after: dict[str, Any]) -> bool:
+    def _learn_from_emptied(self, emptied: list[dict[str, Any]], after: dict[str, Any]) -> bool:
         """Whether functions lost their last method, and with it their name."""
         known = len(self.followed)
         bound = _bound(after)
-        for entry in self.evaluator.trial(steps)["emptied"]:
+        for entry in emptied:
             name = (entry["module"], entry["name"])
             if name in bound or name in self.unbound or "#" in name[1] or self._bound_elsewhere(name):
                 continue
@@ -580,25 +593,52 @@ class _Reviser:
         for method in after["defined"]:
             replacement, step = evaluated[method["step"]]
             with_methods.add(method["step"])
-            if "#" in method["name"] or step.module.startswith(COMPILER):
-                continue  # a name of the compiler's making; a file that Core.Compiler shares is told as Base's
+            if "#" in method["name"] or self._told_as_bases(replacement.path, step.module):
+                continue  # a name of the compiler's making
             what = signatures.pretty(method["signature"])
             change = "modified" if (method["replaces"] or method)["signature"] in before else "added"
             yield Definition(what, replacement.path, method["line"], change)
         old = {describe(one.tree) for difference in self.differences.values() for one in difference.removed}
         for number, (replacement, step) in enumerate(evaluated):
             tree, line = replacement.statement.tree, replacement.statement.line
-            if step.module.startswith(COMPILER):
+            if self._told_as_bases(replacement.path, step.module) or exported(tree) is not None:
                 continue
             if replacement.only_documentation:
                 what = f"{step.module}.{describe(tree).removeprefix('method ')}"
                 yield Definition(what, replacement.path, line, "documented")
-            elif number not in with_methods or tree[0] in ("struct", "macro"):
+            elif number not in with_methods or tree[:1] in (("struct",), ("macro",)):
                 change = "modified" if describe(tree) in old else "added"
                 yield Definition(f"{describe(tree)} of {step.module}", replacement.path, line, change)
         for path, _, method in deleted:
-            if "#" not in method["name"] and not method["module"].startswith(COMPILER):
+            if "#" not in method["name"] and not self._told_as_bases(path, method["module"]):
                 yield Definition(signatures.pretty(method["signature"]), path, method["line"], "deleted")
+
+    def _told_as_bases(self, path: str, module: str) -> bool:
+        """Whether a file that Core.Compiler shares is told as Base's only."""
+        return module.startswith(COMPILER) and len(self.files[path].modules) > 1
+
+    def _exports(
+        self,
+        gone: list[tuple[str, Statement, Evaluate]],
+        evaluated: list[tuple[Replacement, Evaluate]],
+        before: dict[str, Any],
+        after: dict[str, Any],
+    ) -> Iterator[Definition]:
+        """Which names changed statements export more than before, or less."""
+        old: dict[Name, tuple[str, int]] = {}
+        for one in before["effects"]:
+            if one["kind"] == "exported":
+                path, statement, _ = gone[one["step"]]
+                old[one["module"], one["name"]] = (path, statement.line)
+        new: dict[Name, tuple[str, int]] = {}
+        for one in after["effects"]:
+            if one["kind"] == "exported":
+                replacement, _ = evaluated[one["step"]]
+                new[one["module"], one["name"]] = (replacement.path, replacement.statement.line)
+        for change, these, others in (("added", new, old), ("deleted", old, new)):
+            for name in sorted(these.keys() - others.keys()):
+                if not self._told_as_bases(these[name][0], name[0]):
+                    yield Definition(f"export {name[1]} of {name[0]}", *these[name], change)
 
 
 def _name_in_the_way(message: str) -> str | None:
@@ -650,16 +690,17 @@ def _uses(statement: Statement, file: SourceFile, name: Name, modules: frozenset
 
 
 def census_of(
-    sources: Sources, files: Mapping[str, SourceFile], parse: Callable[[bytes], list[dict[str, Any]]]
+    sources: Sources, files: Mapping[str, SourceFile], evaluator: Evaluator
 ) -> Iterator[tuple[str, int, Evaluate]]:
     """The statements for a census, each with its file and line.
 
     What begins and ends the building of Julia (`boot.jl`, `sysimg.jl`) is not evaluated again.
     """
-    for path, file in files.items():
-        if file.modules == ("Core",) or path == "base/sysimg.jl":
-            continue
-        for statement in statements(parse(sources.contents[path]), sources.contents[path], path):
+    paths = [path for path, file in files.items() if file.modules != ("Core",) and path != "base/sysimg.jl"]
+    texts = [sources.contents[path] for path in paths]
+    for path, text, parsed in zip(paths, texts, evaluator.parse_all(texts), strict=True):
+        file = files[path]
+        for statement in statements(parsed, text, path):
             if computes(statement):
                 alone = statement.undocumented()
                 for step in _steps(file, alone, alone.text):

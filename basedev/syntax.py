@@ -378,6 +378,8 @@ def describe(tree: Tree) -> str:
             return f"{_name(tree[1])} {_first_name(tree[2:])}".rstrip()
         if names := exported(tree):
             return f"export {', '.join(sorted(names))}"
+        if tree[0] == "module":
+            return f"module {tree[2]}"
         kind = DEFINED_BY.get(str(tree[0]))
         if kind:
             return f"{kind} {_first_name(tree[1:])}".rstrip()

@@ -163,7 +163,7 @@ def _take_census(
 ) -> None:
     with Host(program, made / "base.so", distribution) as host:
         own = Sources({path: blob_id(contents) for path, contents in sources.items()}, sources)
-        statements = list(census_of(own, files, host.parse))
+        statements = list(census_of(own, files, host))
         host.census([step for _, _, step in statements], made / "census.bin")
     places = [(path, line, step.module) for path, line, step in statements]
     (made / "census.json").write_text(json.dumps(places))

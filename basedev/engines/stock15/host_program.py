@@ -125,7 +125,17 @@ class Host:
 
     def parse(self, text: bytes) -> list[dict[str, Any]]:
         """The statements of a source text, as `host/syntax.h` describes them."""
-        return list(self._ask(b"parse %d\n" % len(text), text))
+        return self.parse_all([text])[0]
+
+    def parse_all(self, texts: Sequence[bytes], *, check: bool = True) -> list[list[dict[str, Any]]]:
+        """The statements of several source texts, of many in two processes.
+
+        With `check`, each is read as a whole too, to see that no statement got lost: that was done for the sources of
+        the base image when it was made.
+        """
+        numbered = (part for text in texts for part in (b"%d %d\n" % (len(text), check), text))
+        parts = self._ask(b"parse %d\n" % len(texts), *numbered)
+        return [parts[number % len(parts)][number // len(parts)] for number in range(len(texts))]
 
     def users(self, module: str, name: str) -> dict[str, Any]:
         """Who uses a name of a module, as `host/bindings.h` describes it."""
@@ -149,10 +159,11 @@ class Host:
         path = os.fsencode(record)
         self._ask(b"census %d %d\n" % (len(path), len(statements)), path, *_encode(statements))
 
-    def computed(self, steps: Sequence[Step], record: Path) -> list[int]:
-        """The numbers of the statements of a census that ran what the steps change."""
-        path = os.fsencode(record)
-        return list(self._ask(b"computed %d %d\n" % (len(path), len(steps)), path, *_encode(steps)))
+    def computed(self, steps: Sequence[Step], record: Path | None) -> dict[str, Any]:
+        """What `trial` answers; as `computed` also the numbers of the statements of a census that ran what the
+        steps change."""
+        path = os.fsencode(record) if record else b""
+        return dict(self._ask(b"computed %d %d\n" % (len(path), len(steps)), path, *_encode(steps)))
 
     def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
         """What each statement gives before the steps, once more, and after: a digest, or "error: " and the message."""

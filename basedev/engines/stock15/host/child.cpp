@@ -25,7 +25,14 @@ static void own_memory_after_fork() {
     close(fresh);
 }
 
-std::string in_child(const std::string &doing, const std::function<std::string()> &work) {
+namespace {
+
+struct Child {
+    pid_t process;
+    int answer;  // where it writes what its work gave
+};
+
+Child start(const std::string &doing, const std::function<std::string()> &work) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC))
         fail("cannot make a pipe");
@@ -49,19 +56,39 @@ std::string in_child(const std::string &doing, const std::function<std::string()
         _exit(0);
     }
     close(ends[1]);
+    return {child, ends[0]};
+}
+
+std::string finish(const std::string &doing, const Child &child) {
     std::string result;
     char buffer[1 << 16];
-    for (ssize_t got; (got = read(ends[0], buffer, sizeof buffer)) != 0;) {
+    for (ssize_t got; (got = read(child.answer, buffer, sizeof buffer)) != 0;) {
         if (got > 0)
             result.append(buffer, (size_t)got);
         else if (errno != EINTR)
             break;
     }
-    close(ends[0]);
+    close(child.answer);
     int status;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    while (waitpid(child.process, &status, 0) < 0 && errno == EINTR) {
     }
     if (status)
         fail(doing + " ended its process (status " + std::to_string(status) + ")");
     return result;
+}
+
+}  // namespace
+
+std::string in_child(const std::string &doing, const std::function<std::string()> &work) {
+    return finish(doing, start(doing, work));
+}
+
+std::vector<std::string> in_children(const std::string &doing, const std::vector<std::function<std::string()>> &works) {
+    std::vector<Child> children;
+    for (auto &work : works)
+        children.push_back(start(doing, work));
+    std::vector<std::string> results;
+    for (auto &child : children)
+        results.push_back(finish(doing, child));
+    return results;
 }

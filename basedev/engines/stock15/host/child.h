@@ -3,6 +3,10 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 // Runs `work` in a child and returns what it returns. Exits with a message saying `doing` if the child dies.
 std::string in_child(const std::string &doing, const std::function<std::string()> &work);
+
+// The same for several at once.
+std::vector<std::string> in_children(const std::string &doing, const std::vector<std::function<std::string()>> &works);

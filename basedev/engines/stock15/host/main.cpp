@@ -9,7 +9,8 @@
 // is a line with its length in bytes, and that many bytes of JSON. Closing standard input ends the host.
 //
 //   facts                              versions, the files in the image, sizes of its tables
-//   parse LENGTH                       the statements in a source text (syntax.h)
+//   parse COUNT, then COUNT times a line LENGTH CHECK and a text
+//                                      the statements in source texts (syntax.h); CHECK is 0 or 1
 //   users MODULE NAME                  (lengths) who uses a name (bindings.h)
 //   native                             argument types of everything with native code, one a line
 //   trial COUNT, then COUNT steps      what the steps do, found out in a child that is thrown away
@@ -17,7 +18,8 @@
 //   census LENGTH COUNT, a path, then COUNT evaluate steps
 //                                      writes to the path what each of them runs (census.h)
 //   computed LENGTH COUNT, a path, then COUNT steps
-//                                      the numbers of the census's steps that run what the steps change
+//                                      {"computed": the numbers of the census's steps that run what the steps change,
+//                                      "emptied": functions without a method then}
 //   compare COUNT MORE, then COUNT steps, then MORE evaluate steps
 //                                      what each of the latter gives before the former, once more, and after them
 //   apply COUNT, then COUNT steps      the same, for good
@@ -61,6 +63,7 @@ JULIA_DEFINE_FAST_TLS()
 namespace {
 
 const off_t ELF_HEADER_ROOM = 64;
+const size_t WORTH_TWO_PROCESSES = 200000;  // bytes of source text to parse
 const size_t WORTH_SPLITTING = 40;  // CodeInstances; below, the second process costs more than it saves
 
 double now() {
@@ -199,6 +202,24 @@ std::vector<Step> take_steps(size_t count) {
     return steps;
 }
 
+struct Text {
+    std::string text;
+    bool check;
+};
+
+std::vector<Text> take_texts(size_t count) {
+    std::vector<Text> texts;
+    for (size_t i = 0; i < count; i++) {
+        std::istringstream words(requests.line());
+        size_t length = 0;
+        Text text;
+        words >> length >> text.check;
+        text.text = requests.bytes(length);
+        texts.push_back(std::move(text));
+    }
+    return texts;
+}
+
 class Host {
 public:
     Host(const char *path, const char *libraries) : libraries(libraries) {
@@ -225,10 +246,28 @@ public:
         answer(json);
     }
 
-    void parse(const std::string &text) {
+    void parse(const std::vector<Text> &texts) {
+        size_t size = 0;
+        for (auto &text : texts)
+            size += text.text.size();
+        auto statements_of = [&](size_t first, size_t step) {
+            Json json;
+            json.open('[');
+            for (size_t i = first; i < texts.size(); i += step)
+                write_statements(json, texts[i].text, texts[i].check);
+            return json.close(']').text;
+        };
         Json json;
-        write_statements(json, text);
-        answer(json);
+        json.open('[');
+        if (texts.size() < 2 || size < WORTH_TWO_PROCESSES) {
+            json.raw(statements_of(0, 1));
+        }
+        else {
+            for (auto &part : in_children("parsing", {[&] { return statements_of(0, 2); },
+                                                      [&] { return statements_of(1, 2); }}))
+                json.raw(part);
+        }
+        answer(json.close(']'));
     }
 
     void users(const std::string &module_name, const std::string &name) {
@@ -276,22 +315,21 @@ public:
     void computed(const std::string &path, const std::vector<Step> &steps) {
         Json json;
         json.raw(in_child("evaluating the definitions", [&] {
-            Json ignored, result;
-            ignored.open('{');
-            perform_all(steps, ignored);
-            result.open('[');
-            for (uint32_t number : Census(image).affected(path, started_in))
-                result.number(number);
-            return result.close(']').text;
+            Json result;
+            result.open('{');
+            perform_all(steps, result);
+            result.key("computed").open('[');
+            if (!path.empty())
+                for (uint32_t number : Census(image).affected(path, started_in))
+                    result.number(number);
+            return result.close(']').close('}').text;
         }));
         answer(json);
     }
 
     void compare(const std::vector<Step> &steps, const std::vector<Step> &compared) {
-        Json json;
-        json.open('[');
-        for (bool after : {false, false, true})
-            json.raw(in_child("evaluating statements", [&] {
+        auto results = [&](bool after) {
+            return [&, after] {
                 Json ignored, result;
                 ignored.open('{');
                 if (after)
@@ -301,7 +339,13 @@ public:
                 for (auto &text : Census(image).results(statements_of(compared)))
                     result.string(text);
                 return result.close(']').text;
-            }));
+            };
+        };
+        const char *doing = "evaluating statements";
+        auto both = in_children(doing, {results(false), results(true)});
+        std::string again = both[0] == both[1] ? both[0] : in_child(doing, results(false));
+        Json json;
+        json.open('[').raw(both[0]).raw(again).raw(both[1]);
         answer(json.close(']'));
     }
 
@@ -605,7 +649,7 @@ int main(int argc, char **argv) {
         if (verb == "facts")
             host.facts();
         else if (verb == "parse")
-            host.parse(requests.bytes(number));
+            host.parse(take_texts(number));
         else if (verb == "users") {
             size_t length = 0;
             words >> length;

@@ -238,10 +238,12 @@ bool is_nothing_to_do(jl_value_t *tree) {
 
 }  // namespace
 
-void write_statements(Json &json, const std::string &text) {
+void write_statements(Json &json, const std::string &text, bool check) {
     Statements statements(json, text);
     bool marked = text.compare(0, 3, "\xef\xbb\xbf") == 0;  // a byte order mark
     statements.write(marked ? 3 : 0, false);
+    if (!check)
+        return;
     // Julia itself reads a file as a whole; nothing of it may be missing here.
     jl_value_t *whole = jl_parse_input_line(text.data(), text.size(), "none", 4);
     JL_GC_PUSH1(&whole);

@@ -16,4 +16,5 @@
 // A tree is: an Expr [head, argument...]; a Symbol "name"; a LineNumberNode its line (a number, 1 where the statement begins);
 // `nothing` null; a String {"s": text}; a QuoteNode {"q": tree}; a GlobalRef {"g": "Module.name"};
 // any other literal {"v": "Type value"}.
-void write_statements(Json &json, const std::string &text);
+// With `check`, the text is parsed as a whole too, to see that no statement got lost.
+void write_statements(Json &json, const std::string &text, bool check);
