@@ -37,6 +37,9 @@ Name = tuple[str, str]
 NOTHING: dict[str, Any] = {"defined": [], "names": [], "effects": [], "errors": []}
 """What a trial of no steps tells."""
 
+BUILDING = frozenset({"base/sysimg.jl", "base/compiler/bootstrap.jl"})
+"""Files whose statements compile and load what others define."""
+
 MOST_ROUNDS = 12
 """Of following the users of changed names; more were never seen to be needed."""
 
@@ -221,10 +224,6 @@ class _Reviser:
         first: list[Step] = [*self.early.values(), *(Unbind(*name) for name in self.unbound)]
         trial = self.evaluator.trial([*first, *(step for _, step in evaluated)]) if first or evaluated else NOTHING
         after = _without(len(first), dict(trial))
-        for kind in ("defined", "effects", "errors"):
-            after[kind] = [
-                {**one, "step": one["step"] - len(first)} for one in after[kind] if one["step"] >= len(first)
-            ]
         if self._learn_from_errors(after, evaluated) or self._learn_from_names(before_trial, after):
             return None
         for method in after["defined"]:
@@ -428,7 +427,7 @@ class _Reviser:
         places = [self.census.places[number] for number in numbers] if self.census else []
         self.parse((False, path) for path, _, _ in places)
         for path, line, module in places:
-            if path in self.dropped:
+            if path in self.dropped or path in BUILDING:
                 continue
             for statement in self.statements_of(path, new=False):
                 if statement.line != line or not computes(statement):
@@ -694,9 +693,9 @@ def census_of(
 ) -> Iterator[tuple[str, int, Evaluate]]:
     """The statements for a census, each with its file and line.
 
-    What begins and ends the building of Julia (`boot.jl`, `sysimg.jl`) is not evaluated again.
+    What builds Julia, rather than to define something, is not evaluated again.
     """
-    paths = [path for path, file in files.items() if file.modules != ("Core",) and path != "base/sysimg.jl"]
+    paths = [path for path, file in files.items() if file.modules != ("Core",) and path not in BUILDING]
     texts = [sources.contents[path] for path in paths]
     for path, text, parsed in zip(paths, texts, evaluator.parse_all(texts), strict=True):
         file = files[path]

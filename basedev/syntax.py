@@ -397,7 +397,8 @@ def _name(tree: Tree) -> str:
     if isinstance(tree, Literal) and tree.kind == "g":
         return str(tree.value).rpartition(".")[2]
     if isinstance(tree, tuple) and tree and tree[0] == ".":
-        return _first_name(tree[-1:])
+        last = tree[-1].value if isinstance(tree[-1], Literal) else tree[-1]
+        return last if isinstance(last, str) else ""
     return tree if isinstance(tree, str) else _first_name((tree,))
 
 

@@ -34,8 +34,11 @@ namespace {
 class References {
 public:
     References(jl_module_t *module, jl_sym_t *name, jl_value_t *value) : module(module), name(name), value(value) {
-        if (value && jl_is_datatype(unwrap(value)))
-            type_name = ((jl_datatype_t *)unwrap(value))->name;
+        if (value && jl_is_datatype(unwrap(value))) {
+            jl_typename_t *own = ((jl_datatype_t *)unwrap(value))->name;
+            if (own->name == name && own->module == module)  // else another name for a type that stays
+                type_name = own;
+        }
     }
 
     bool in_type(jl_value_t *type) const {
@@ -72,7 +75,8 @@ public:
         }
         if (jl_is_quotenode(code))
             return in_code(jl_quotenode_value(code));
-        return (code == value && !jl_is_symbol(code)) || (jl_is_type(code) && in_type(code));
+        return (code == value && !jl_is_symbol(code) && (type_name || !jl_is_type(code))) ||
+               (jl_is_type(code) && in_type(code));
     }
 
     bool in_method(jl_method_t *method) const {

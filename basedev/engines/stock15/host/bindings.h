@@ -15,7 +15,7 @@ jl_value_t *unbind(jl_module_t *module, jl_sym_t *name);
 
 // Who uses a name of a module. Writes {"modules": [...] in which it stands for this binding, "methods": [{"module",
 // "name", "signature", "file", "line"}] whose code refers to the binding or to its value, "objects": whether the
-// image has objects of the type that is its value, or of types made with it}.
+// image has objects of the type that it defines, or of types made with that}.
 void write_users(Json &json, const Image &image, jl_module_t *module, jl_sym_t *name);
 
 class BindingSnapshot {
