@@ -24,7 +24,18 @@ from .difference import FileDifference, Replacement, compare, line_moves
 from .errors import NeedsFullRebuild, UserCodeError
 from .revision import Definition, Delete, Evaluate, Move, Revision, Step, Unbind, Undocument, Unexport
 from .sources import ChangeSet, Sources
-from .syntax import Statement, computes, describe, exported, included, may_define, mentions, statements
+from .syntax import (
+    Statement,
+    computes,
+    defined_function,
+    describe,
+    exported,
+    included,
+    may_define,
+    mentions,
+    mentions_any,
+    statements,
+)
 
 COMPILER = "Core.Compiler"
 
@@ -263,6 +274,9 @@ class _Reviser:
             final = self.evaluator.computed(steps, self.census.record if self.census else None)
             if self._learn_from_emptied(final["emptied"], after) or self._learn_from_computed(steps, final["computed"]):
                 return None
+            edited = {method["name"] for trial in (before_trial, after) for method in trial["defined"]}
+            if self.census is not None and self._learn_from_generators(final["never_generated"], edited):
+                return None
         definitions = (
             *self._definitions(evaluated, after, before, deleted),
             *self._exports(gone, evaluated, before_trial, after),
@@ -450,6 +464,31 @@ class _Reviser:
             learnt |= self.difference(path).evaluate_again(path, statement)
         return learnt
 
+    def _learn_from_generators(self, methods: list[tuple[str, int]], edited: set[str]) -> bool:
+        """Whether generators that were never called call what was edited, by its name, or may by way of functions
+        of their file: they see what is defined before them, and so have to be defined again."""
+        learnt = False
+        paths = {file.name: path for path, file in self.files.items()}
+        for name, line in methods:
+            path = paths.get(name)
+            if (
+                path is None
+                or path in self.dropped
+                or not any(one.encode() in self.old.contents[path] for one in edited)
+            ):
+                continue
+            own, reached = self.statements_of(path, new=False), set(edited)
+            while True:
+                callers = {defined_function(one.tree) for one in own if mentions_any(one.tree, reached)}
+                more = {one for one in callers if one is not None} - reached
+                if not more:
+                    break
+                reached |= more
+            for statement in own:
+                if statement.line <= line <= statement.last_line and mentions_any(statement.tree, reached):
+                    learnt |= self.difference(path).evaluate_again(path, statement)
+        return learnt
+
     def _learn_from_emptied(self, emptied: list[dict[str, Any]], after: dict[str, Any]) -> bool:
         """Whether functions lost their last method, and with it their name."""
         known = len(self.followed)
@@ -548,9 +587,10 @@ class _Reviser:
         found = []
         for path, difference in self.differences.items():
             for statement in (*difference.removed, *difference.undocumented):
-                if statement.documentation is None:
+                if statement.documentation is None and not mentions(statement.tree, "@doc"):
                     continue
-                for step in _steps(self.files[path], statement, statement.only_documentation()):
+                text = statement.only_documentation() if statement.documentation is not None else statement.text
+                for step in _steps(self.files[path], statement, text):
                     if not step.module.startswith(COMPILER):
                         found.append(Undocument(step.module, step.file, statement.line, statement.last_line))
         return found

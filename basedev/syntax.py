@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -298,17 +298,18 @@ def mentions(tree: Tree, name: str) -> bool:
     return bool(tree == name)
 
 
-def _one_of(tree: Tree, names: frozenset[str]) -> bool:
+def mentions_any(tree: Tree, names: Set[str]) -> bool:
+    """Whether one of the names occurs anywhere in a tree, quoted or not."""
     if isinstance(tree, tuple):
-        return any(_one_of(part, names) for part in tree)
+        return any(mentions_any(part, names) for part in tree)
     if isinstance(tree, Literal):
-        return tree.kind == "q" and _one_of(tree.value, names)
+        return tree.kind == "q" and mentions_any(tree.value, names)
     return isinstance(tree, str) and tree in names
 
 
 def depends_on_place(tree: Tree) -> bool:
     """Whether a statement means something else on another line."""
-    return _one_of(tree, PLACE_MACROS)
+    return mentions_any(tree, PLACE_MACROS)
 
 
 def exported(tree: Tree) -> frozenset[str] | None:
@@ -362,13 +363,13 @@ def _called(signature: Tree) -> str | None:
     return signature if isinstance(signature, str) else None
 
 
-def documented(tree: Tree) -> Tree:
-    """What a docstring is filed under: the signature of a method, or the whole of another definition."""
+def defined_function(tree: Tree) -> str | None:
+    """The name of the function that a statement defines a method of, where it is there to be read."""
     while isinstance(tree, tuple) and tree[:1] == ("macrocall",):
         tree = tree[-1]
-    if isinstance(tree, tuple) and tree and tree[0] in ("function", "=", "macro") and len(tree) > 1:
-        return tree[1]
-    return tree
+    if isinstance(tree, tuple) and len(tree) > 1 and tree[0] in ("function", "="):
+        return _called(tree[1])
+    return None
 
 
 def describe(tree: Tree) -> str:

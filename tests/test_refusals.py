@@ -8,19 +8,43 @@ from conftest import Bench
 UTIL = "base/strings/util.jl"
 
 EDITS = {
-    "constant": (("base/version.jl", "const VInt = UInt32", "const VInt = UInt64"), "constant VInt in base/version.jl"),
-    "struct": (("base/pair.jl", "struct Pair{A, B}", "struct Pair{A, B} <: Any"), "struct Pair in base/pair.jl"),
-    "macro": (("base/util.jl", "macro kwdef(expr)", "macro kwdef(expr, _=0)"), "macro kwdef in base/util.jl"),
-    "export": (("base/exports.jl", "    chomp,\n", ""), "export"),
-    "include": (("base/Base.jl", 'include("version.jl")\n', ""), "include in base/Base.jl"),
-    "side effect": (
-        (UTIL, "# starts with and ends with predicates", "const A_LIST = push!([], 1)"),
-        "constant A_LIST in base/strings/util.jl",
+    "type of objects": (
+        (
+            "base/regex.jl",
+            "    match_options::UInt32\n    regex::Ptr{Cvoid}\n",
+            "    match_options::UInt32\n    regex::Ptr{Cvoid}\n    used::Bool\n",
+        ),
+        "Base.Regex is another type, and the base image has objects of the old one",
     ),
-    "compiler": (
-        ("base/compiler/utilities.jl", "function istopfunction(", "function is_top_function("),
-        "base/compiler/utilities.jl is a part of Core.Compiler",
+    "constant in the type of objects": (
+        ("base/version.jl", "const VInt = UInt32", "const VInt = UInt64"),
+        "Base.VersionNumber is another type",
     ),
+    "export that others use": (
+        ("base/exports.jl", "    chomp,\n", ""),
+        "Base.chomp is not exported any more, and base/logging.jl",
+    ),
+    "call at top level": (
+        ("base/loading.jl", "register_root_module(Core)\n", "register_root_module(Core::Module)\n"),
+        "top-level call in base/loading.jl",
+    ),
+    "filled later": (
+        ("base/util.jl", '    :normal        => "\\033[0m",\n', '    :normal        => "\\033[00m",\n'),
+        "Base.text_colors was filled after it was bound",
+    ),
+    "defined twice": (
+        (UTIL, "# starts with and ends with predicates", "reverse(s::Union{String,SubString{String}}) = s"),
+        "is defined a second time",
+    ),
+    "module": (
+        ("stdlib/Base64/src/Base64.jl", "module Base64", "module Base46"),
+        "module Base64 in stdlib/Base64/src/Base64.jl",
+    ),
+    "Core": (("base/boot.jl", "Core, true)", "Core, 1 == 1)"), "base/boot.jl is the Core module"),
+    "project": (("stdlib/Base64/Project.toml", 'name = "Base64"', 'name  = "Base64"'), "stdlib/Base64/Project.toml"),
+}
+
+ALL_NEW = {
     "shared with the compiler": (
         (
             "base/array.jl",
@@ -29,21 +53,25 @@ EDITS = {
         ),
         "Core.Compiler itself uses Core.Compiler.push!",
     ),
-    "Core": (("base/boot.jl", "Core, true)", "Core, 1 == 1)"), "base/boot.jl is the Core module"),
-    "docstring of what is changed": (
-        (UTIL, '"""\nfunction chop(s::AbstractString;', '"""\nnothing\n\nfunction chop(s::AbstractString;'),
-        "docstring of method chop in base/strings/util.jl was removed",
+    "the compiler's own": (
+        ("base/compiler/utilities.jl", "function istopfunction(", "function is_top_function("),
+        "Core.Compiler itself uses Core.Compiler.",
     ),
-    "project": (("stdlib/Base64/Project.toml", 'name = "Base64"', 'name  = "Base64"'), "stdlib/Base64/Project.toml"),
-    "pure": (
+    "another result of a pure method": (
         ("base/reinterpretarray.jl", "@pure function array_subpadding(S, T)", "@pure function array_subpadding(S, U)"),
-        "@pure array_subpadding",
-    ),
-    "last method": (
-        ("base/asyncmap.jl", "function wrap_n_exec_twice(", "function wrap_n_exec_two_times("),
-        "no methods left",
+        "Base.array_subpadding is @pure and gives another result",
     ),
 }
+"""Edits for which no native code can be kept."""
+
+
+@pytest.mark.parametrize("kind", sorted(ALL_NEW))
+def test_reason_for_new_code_is_told(bench: Bench, kind: str) -> None:
+    edit, reason = ALL_NEW[kind]
+    bench.edit(*edit)
+    plan = bench.json("status")
+    assert plan["status"] == "chain" and plan["full_rebuild_reason"] is None
+    assert reason in plan["new_code_reason"]
 
 
 @pytest.mark.parametrize("kind", sorted(EDITS))

@@ -158,6 +158,10 @@ void suspend_effects(const std::function<void(const char *, const Arguments &)> 
             // What a function that is called sets is its own affair: a cache, or one of inference's counters.
             if (!strcmp(name, "jl_checked_assignment") && !in_own_module((jl_binding_t *)call.values[0]))
                 return GO_ON;
+            // The types of closures have names too, which what follows needs.
+            bool of_binding = !strcmp(name, "jl_checked_assignment") || !strcmp(name, "jl_declare_constant");
+            if (of_binding && strchr(jl_symbol_name(((jl_binding_t *)call.values[0])->name), '#'))
+                return GO_ON;
             noted(name, call);
             return RETURN_AT_ONCE;
         });
@@ -206,6 +210,18 @@ void Census::generate(const Statement &statement, const std::function<void(jl_va
             made(code);
         }
     }
+}
+
+std::vector<jl_method_t *> Census::never_generated() const {
+    std::vector<jl_method_t *> found;
+    for (jl_method_t *method : generated) {
+        bool called = false;
+        for (size_t i = 0; i < jl_svec_len(method->specializations); i++)
+            called |= jl_svecref(method->specializations, i) != nullptr;
+        if (!called)
+            found.push_back(method);
+    }
+    return found;
 }
 
 void Census::take(const std::vector<Statement> &statements, const std::string &path) {

@@ -31,6 +31,9 @@ public:
     // Julia's message when it fails.
     std::vector<std::string> results(const std::vector<Statement> &statements) const;
 
+    // Methods with a generator that was never called, so that it is not known what it runs.
+    std::vector<jl_method_t *> never_generated() const;
+
 private:
     const Image &image;
     std::vector<jl_code_instance_t *> codes;  // of the image, in its order

@@ -19,7 +19,7 @@
 //                                      writes to the path what each of them runs (census.h)
 //   computed LENGTH COUNT, a path, then COUNT steps
 //                                      {"computed": the numbers of the census's steps that run what the steps change,
-//                                      "emptied": functions without a method then}
+//                                      "never_generated": file and line of methods whose generator was never called}
 //   compare COUNT MORE, then COUNT steps, then MORE evaluate steps
 //                                      what each of the latter gives before the former, once more, and after them
 //   apply COUNT, then COUNT steps      the same, for good
@@ -318,10 +318,14 @@ public:
             Json result;
             result.open('{');
             perform_all(steps, result);
+            Census census(image);
             result.key("computed").open('[');
             if (!path.empty())
-                for (uint32_t number : Census(image).affected(path, started_in))
+                for (uint32_t number : census.affected(path, started_in))
                     result.number(number);
+            result.close(']').key("never_generated").open('[');
+            for (jl_method_t *method : census.never_generated())
+                result.open('[').string(jl_symbol_name(method->file)).number(method->line).close(']');
             return result.close(']').close('}').text;
         }));
         answer(json);
