@@ -73,13 +73,13 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
     function state_at_start(kinds)
         methods = "move" in kinds || "delete" in kinds ? all_methods() : Method[]
         docstrings = Tuple{Any,Any,Any,Any}[]
-        for m in ("undocument" in kinds ? copy(Base.Docs.modules) : ()), (binding, all) in Base.Docs.meta(m)
+        for m in ("undocument" in kinds || "move" in kinds ? copy(Base.Docs.modules) : ()), (binding, all) in Base.Docs.meta(m)
             all isa Base.Docs.MultiDoc || continue
             for (signature, docstring) in all.docs
                 push!(docstrings, (m, binding, signature, docstring))
             end
         end
-        return (methods=methods, moved=Base.IdSet{Method}(), docstrings=docstrings)
+        return (methods=methods, moved=Base.IdSet{Any}(), docstrings=docstrings)
     end
 
     # One method for each kind of step. Its last argument is the text that follows the marker line.
@@ -104,6 +104,12 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
             string(method.file) == file && first <= method.line <= last && !(method in start.moved) || continue
             method.line += by
             push!(start.moved, method)  # the lines of a step are those of the base image: once is enough
+        end
+        for (_, _, _, docstring) in start.docstrings
+            data = docstring.data
+            data[:path] == file && first <= data[:linenumber] <= last && !(docstring in start.moved) || continue
+            data[:linenumber] += by
+            push!(start.moved, docstring)
         end
     end
 

@@ -259,6 +259,6 @@ class _Reader:
         return path, self.number(number)
 
     def number(self, text: str) -> int:
-        if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        if not re.fullmatch(r"-?[0-9]{1,18}", text):
             raise self.error(f"{text!r} is no number")
         return int(text)

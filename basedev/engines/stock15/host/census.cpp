@@ -105,10 +105,13 @@ public:
     void contents(const char *memory, jl_datatype_t *type, int depth) {
         if (jl_datatype_nfields(type) == 0)
             return bytes(memory, jl_datatype_size(type));
+        bool raw = false;  // a string that a pointer beside it leads into is memory, of which parts may be unused
+        for (size_t i = 0; i < jl_datatype_nfields(type); i++)
+            raw |= jl_is_cpointer_type(jl_field_type(type, i));
         for (size_t i = 0; i < jl_datatype_nfields(type); i++) {
             const char *field = memory + jl_field_offset(type, i);
             jl_value_t *of = jl_field_type(type, i);
-            if (jl_is_cpointer_type(of))
+            if (jl_is_cpointer_type(of) || (raw && of == (jl_value_t *)jl_string_type))
                 continue;
             if (jl_field_isptr(type, i))
                 value(*(jl_value_t **)field, depth + 1);
@@ -147,20 +150,32 @@ private:
 
 // Whether the statement that is evaluated is of the module that owns the binding, or of one around it.
 bool in_own_module(jl_binding_t *binding) {
+    static auto *compiler = (jl_module_t *)jl_get_global(jl_core_module, jl_symbol("Compiler"));
+    if (binding->owner == compiler && !binding->constp)
+        return false;  // a counter of inference
     return binding->owner && module_text(binding->owner).compare(0, evaluated->module.size(), evaluated->module) == 0;
 }
 
+// Whether a method is one of a closure that was made just now.
+bool is_new_function(const Image &image, jl_svec_t *definition) {
+    auto *types = (jl_svec_t *)jl_svecref(definition, 0);
+    jl_value_t *called = jl_svec_len(types) ? unwrap(jl_svecref(types, 0)) : nullptr;
+    return called && jl_is_datatype(called) && !image.contains(((jl_datatype_t *)called)->name);
+}
+
 // From now on, in this process, evaluating binds no name and defines no method; `noted` gets what it would have.
-void suspend_effects(const std::function<void(const char *, const Arguments &)> &noted) {
+void suspend_effects(const Image &image, const std::function<void(const char *, const Arguments &)> &noted) {
     for (const char *name : {"jl_checked_assignment", "jl_method_def", "jl_declare_constant", "jl_module_export",
                              "jl_module_use", "jl_module_import", "jl_module_using"})
-        set_breakpoint(function(name), false, [noted, name](const Arguments &call) {
+        set_breakpoint(function(name), false, [&image, noted, name](const Arguments &call) {
             // What a function that is called sets is its own affair: a cache, or one of inference's counters.
             if (!strcmp(name, "jl_checked_assignment") && !in_own_module((jl_binding_t *)call.values[0]))
                 return GO_ON;
             // The types of closures have names too, which what follows needs.
             bool of_binding = !strcmp(name, "jl_checked_assignment") || !strcmp(name, "jl_declare_constant");
             if (of_binding && strchr(jl_symbol_name(((jl_binding_t *)call.values[0])->name), '#'))
+                return GO_ON;
+            if (!strcmp(name, "jl_method_def") && is_new_function(image, (jl_svec_t *)call.values[0]))
                 return GO_ON;
             noted(name, call);
             return RETURN_AT_ONCE;
@@ -259,7 +274,7 @@ void Census::take(const std::vector<Statement> &statements, const std::string &p
                 ran.insert(known->second | IS_METHOD);
             return GO_ON;
         });
-        suspend_effects([](const char *, const Arguments &) {});
+        suspend_effects(image, [](const char *, const Arguments &) {});
 
         std::string all;
         for (size_t first = 0; first < statements.size();) {
@@ -382,7 +397,7 @@ std::vector<uint32_t> Census::affected(const std::string &path, size_t since) co
 
 std::vector<std::string> Census::results(const std::vector<Statement> &statements) const {
     Digest *digest = nullptr;
-    suspend_effects([&](const char *name, const Arguments &call) {
+    suspend_effects(image, [&](const char *name, const Arguments &call) {
         if (!strcmp(name, "jl_checked_assignment")) {
             digest->name(((jl_binding_t *)call.values[0])->name);
             digest->value((jl_value_t *)call.values[1]);
