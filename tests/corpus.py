@@ -879,7 +879,7 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
             Change("stdlib/Dates/src/Dates.jl", 'include("deprecated.jl")\n', ""),
         ),
         check="using Dates; print(applicable(-, [DateTime(1)], DateTime(1)), [Day(3)] .- Day(1))",
-        prints="falseDay[2 days]",
+        prints="false[Day(2)]",
     ),
     Edit(
         "truncation to hours",
