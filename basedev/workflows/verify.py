@@ -200,6 +200,9 @@ def compare(ours: Facts, theirs: Facts) -> list[str]:
     for side, only in enumerate((ours - theirs, theirs - ours)):
         for kind, what, description in only.elements():
             found[kind, what][side].append(description)
+    for kind, what in list(found):
+        if is_left_over(what) and not found[kind, what][1]:
+            del found[kind, what]
     lacking = {(kind, what) for (kind, what), (here, there) in found.items() if len(here) != len(there)}
     lacking |= {(kind, re.sub(r"( in \S+) .*", r"\1", what)) for kind, what in lacking if kind == "docstring"}
     order = list(KINDS)
@@ -208,6 +211,14 @@ def compare(ours: Facts, theirs: Facts) -> list[str]:
         for (kind, what), (here, there) in sorted(found.items(), key=lambda one: (order.index(one[0][0]), one[0][1]))
         if (IMPLIED.get(kind), what) not in lacking
     ]
+
+
+def is_left_over(what: str) -> bool:
+    """Whether a thing only in the chained image is of Julia's making, for a definition that was replaced.
+
+    The function types of closures, generators and keywords keep their names there; nothing refers to them.
+    """
+    return re.search(r"#(?!@)", what) is not None
 
 
 def _told(kind: str, what: str, here: list[str], there: list[str]) -> str:

@@ -17,6 +17,34 @@ long Lines::shift(jl_sym_t *file, long line) const {
     return 0;
 }
 
+jl_value_t *Lines::settled(jl_value_t *code, bool &changed) const {
+    if (!code)
+        return code;
+    if (jl_is_linenode(code)) {
+        jl_value_t *file = jl_linenode_file(code);
+        long by = jl_is_symbol(file) ? shift((jl_sym_t *)file, jl_linenode_line(code)) : 0;
+        if (!by)
+            return code;
+        changed = true;
+        jl_value_t *line = jl_box_long(jl_linenode_line(code) + by);
+        return jl_new_struct(jl_linenumbernode_type, line, file);
+    }
+    if (jl_is_expr(code)) {
+        jl_array_t *arguments = ((jl_expr_t *)code)->args;
+        for (size_t i = 0; i < jl_array_len(arguments); i++) {
+            jl_value_t *old = jl_array_ptr_ref(arguments, i), *now = settled(old, changed);
+            if (now != old)
+                jl_array_ptr_set(arguments, i, now);
+        }
+    }
+    else if (jl_is_quotenode(code)) {
+        jl_value_t *old = jl_quotenode_value(code), *now = settled(old, changed);
+        if (now != old)
+            return jl_new_struct(jl_quotenode_type, now);
+    }
+    return code;
+}
+
 // A table of lines has a Core.LineInfoNode for each place in the code.
 void Lines::settle(jl_method_t *method) const {
     method->line += (int32_t)shift(method->file, method->line);
@@ -29,6 +57,12 @@ void Lines::settle(jl_method_t *method) const {
     if (compressed)
         code = jl_uncompress_ir(method, nullptr, (jl_array_t *)method->source);
     bool changed = false;
+    int collecting = jl_gc_enable(0);
+    for (size_t i = 0; i < jl_array_len(code->code); i++) {
+        jl_value_t *old = jl_array_ptr_ref(code->code, i), *now = settled(old, changed);
+        if (now != old)
+            jl_array_ptr_set(code->code, i, now);
+    }
     auto *table = (jl_array_t *)code->linetable;
     for (size_t i = 0; jl_is_array(table) && i < jl_array_len(table); i++) {
         jl_value_t *old = jl_array_ptr_ref(table, i);
@@ -46,6 +80,7 @@ void Lines::settle(jl_method_t *method) const {
         jl_array_ptr_set(table, i, node);
         changed = true;
     }
+    jl_gc_enable(collecting);
     if (changed && compressed) {
         method->source = (jl_value_t *)jl_compress_ir(method, code);
         jl_gc_wb(method, method->source);
@@ -56,8 +91,15 @@ void Lines::settle(jl_method_t *method) const {
 void Lines::settle(const Image &image) {
     if (moves.empty())
         return;
+    // Macros put lines of their own file into methods of others: such a file's name is among a method's literals.
+    auto concerns = [&](jl_method_t *method) {
+        bool found = moves.count(method->file) != 0;
+        for (size_t i = 0; method->roots && i < jl_array_len(method->roots) && !found; i++)
+            found = moves.count((jl_sym_t *)jl_array_ptr_ref(method->roots, i)) != 0;
+        return found;
+    };
     for (jl_value_t *object : image.objects_of(jl_method_type))
-        if (moves.count(((jl_method_t *)object)->file))
+        if (concerns((jl_method_t *)object))
             settle((jl_method_t *)object);
     moves.clear();
 }

@@ -22,4 +22,6 @@ private:
 
     long shift(jl_sym_t *file, long line) const;
     void settle(jl_method_t *method) const;
+    // The value with its LineNumberNodes, which macros have in what they quote, in their present lines.
+    jl_value_t *settled(jl_value_t *code, bool &changed) const;
 };
