@@ -631,7 +631,6 @@ def test_changed_text(differ: Differ, change: Callable[[str], str], only_moves: 
     differ.check(path, text, revision)
 
 
-@pytest.mark.xfail(reason="the host takes the mark for the beginning of the first statement")
 def test_byte_order_mark_is_no_statement(differ: Differ) -> None:
     assert [one.line for one in differ.statements("\ufeff\n# a comment\nf(x) = 1\n")] == [3]
 

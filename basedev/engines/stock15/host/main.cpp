@@ -458,6 +458,7 @@ private:
             docstrings->move(step.file, step.line, step.to, step.by);
             return "";
         }
+        lines.settle(image);
         jl_module_t *module = find_module(image, step.module);
         if (!module)
             return "there is no module " + step.module;
