@@ -35,7 +35,6 @@ class FileDifference:
     evaluated: list[Replacement] = field(default_factory=list)
     undocumented: list[Statement] = field(default_factory=list)
     """Old statements that stay, with another docstring or none."""
-    moves: list[LineMove] = field(default_factory=list)
     unchanged: list[tuple[Statement, Statement]] = field(default_factory=list)
     """Old and new form of those that mean the same."""
 

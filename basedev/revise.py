@@ -153,6 +153,14 @@ class _Reviser:
             for path, text, answer in zip(paths, texts, answers, strict=True):
                 self.parsed[kind, path] = statements(answer, text, path)
 
+    def statements_with(self, words: Iterable[str], *, new: bool) -> Iterator[tuple[str, SourceFile, Statement]]:
+        """The statements of files in whose text one of the words stands. Only such files are parsed."""
+        sources, sought = self.new if new else self.old, [word.encode() for word in words]
+        for path, file in list(self.files.items()):
+            if path in sources.blobs and any(word in sources.contents[path] for word in sought):
+                for statement in self.statements_of(path, new=new):
+                    yield path, file, statement
+
     def find_differences(self) -> None:
         changes = ChangeSet.between(self.old, self.new)
         order = {path: number for number, path in enumerate(self.files)}
@@ -192,7 +200,7 @@ class _Reviser:
             if (inside, name) in come:
                 difference.evaluated.remove(come.pop((inside, name)))  # the same, elsewhere in the file
                 continue
-            target = posixpath.normpath(posixpath.join(posixpath.dirname(path), str(name)))
+            target = _beside(path, str(name))
             if target not in self.files or len(self.files[target].modules) != 1 or target in self.differences:
                 raise NeedsFullRebuild(f"the include of {name} in {path}:{statement.line} is gone")
             old = self.statements_of(target, new=False)
@@ -202,14 +210,14 @@ class _Reviser:
             self.dropped.add(target)
         for (inside, name), replacement in come.items():
             difference.evaluated.remove(replacement)
-            target = posixpath.normpath(posixpath.join(posixpath.dirname(path), str(name)))
+            target = _beside(path, str(name))
             if target in self.files and not any(included(one.tree) == name for one in gone.values()):
                 raise NeedsFullRebuild(f"{target} is included a second time")
             if target not in self.new.blobs:
                 raise UserCodeError(f"{path}:{replacement.statement.line}: there is no {target} to include")
             including = self.files[path]
             self.files[target] = SourceFile(
-                posixpath.normpath(posixpath.join(posixpath.dirname(including.name), str(name))),
+                _beside(including.name, str(name)),
                 tuple(_full_module(module, inside) for module in including.modules),
             )
             self.parsed[False, target] = []
@@ -309,8 +317,7 @@ class _Reviser:
                 for number, line in enumerate(self.new.contents[path].splitlines(), 1):
                     if found := re.match(rb'\s*include\("([^"$]+)"\)', line):
                         name = found[1].decode("utf-8", "surrogateescape")
-                        target = posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
-                        including.setdefault(target, (path, number))
+                        including.setdefault(_beside(path, name), (path, number))
         places: dict[str, tuple[int, ...]] = {}
         for root, path in enumerate(self.files):
             where: list[int] = []
@@ -524,14 +531,9 @@ class _Reviser:
         modules = frozenset(users["modules"])
         word = name[1].removeprefix("@")
         word = word.removesuffix("_str") if name[1].endswith("_str") else word
-        for path, file in list(self.files.items()):
-            if path not in self.new.blobs or path not in self.old.blobs:
-                continue
-            if word.encode() not in self.old.contents[path]:
-                continue
-            for statement in self.statements_of(path, new=False):
-                if _uses(statement, file, name, modules):
-                    self.difference(path).evaluate_again(path, statement)
+        for path, file, statement in self.statements_with([word], new=False):
+            if path in self.new.blobs and _uses(statement, file, name, modules):
+                self.difference(path).evaluate_again(path, statement)
         self._check()
         if sum(len(one.evaluated) for one in self.differences.values()) > MOST_STATEMENTS:
             raise NeedsFullRebuild(f"{'.'.join(name)} changed, and more than {MOST_STATEMENTS} statements use it")
@@ -551,13 +553,10 @@ class _Reviser:
 
     def _bound_elsewhere(self, name: Name) -> str | None:
         """Where a statement of the new sources may bind a name, if one may."""
-        for path, file in self.files.items():
-            if path not in self.new.blobs or name[1].encode() not in self.new.contents[path]:
-                continue
-            for statement in self.statements_of(path, new=True):
-                modules = [_full_module(module, statement.inside) for module in file.modules]
-                if name[0] in modules and may_define(statement.tree, name[1]):
-                    return f"{path}:{statement.line}"
+        for path, file, statement in self.statements_with([name[1]], new=True):
+            modules = [_full_module(module, statement.inside) for module in file.modules]
+            if name[0] in modules and may_define(statement.tree, name[1]):
+                return f"{path}:{statement.line}"
         return None
 
     # ---- what is taken back ----
@@ -566,18 +565,12 @@ class _Reviser:
         """Raises NeedsFullRebuild when a statement that stays defines a deleted method too: a rebuild has that."""
         names = {method["name"].removesuffix("##kw") for _, _, method in deleted}
         others: list[Evaluate] = []
-        for path, file in self.files.items():
-            if path not in self.old.blobs:
+        gone = {(path, one.line) for path, difference in self.differences.items() for one in difference.removed}
+        for path, file, statement in self.statements_with(names, new=False):
+            if (path, statement.line) in gone or not statement.is_understood:
                 continue
-            text = self.old.contents[path]
-            if not any(name.encode() in text for name in names):
-                continue
-            gone = {one.line for one in self.differences[path].removed} if path in self.differences else set()
-            for statement in self.statements_of(path, new=False):
-                if statement.line in gone or not statement.is_understood:
-                    continue
-                if any(may_define(statement.tree, name) for name in names):
-                    others += _steps(file, statement, statement.text)
+            if any(may_define(statement.tree, name) for name in names):
+                others += _steps(file, statement, statement.text)
         signatures_gone = {method["signature"] for _, _, method in deleted}
         for method in self.evaluator.trial(others)["defined"] if others else ():
             if method["signature"] in signatures_gone:
@@ -596,24 +589,18 @@ class _Reviser:
         return found
 
     def _unexported(self, before: dict[str, Any], after: dict[str, Any]) -> list[Unexport]:
-        exported = [
-            {(one["module"], one["name"]) for one in trial["effects"] if one["kind"] == "exported"}
-            for trial in (before, after)
-        ]
-        found = sorted(exported[0] - exported[1])
+        found = sorted(_exported(before).keys() - _exported(after).keys())
         for name in found:
             users = self.evaluator.users(*name)
             others = [module for module in users["modules"] if module != name[0]]
-            if others and name not in self.unbound:
-                for path, file in self.files.items():
-                    if path not in self.new.blobs or name[1].encode() not in self.new.contents[path]:
-                        continue
-                    for statement in self.statements_of(path, new=True):
-                        inside = {_full_module(module, statement.inside) for module in file.modules}
-                        if inside & set(others) and mentions(statement.tree, name[1]):
-                            raise NeedsFullRebuild(
-                                f"{'.'.join(name)} is not exported any more, and {path}:{statement.line} uses it"
-                            )
+            if not others or name in self.unbound:
+                continue
+            for path, file, statement in self.statements_with([name[1]], new=True):
+                inside = {_full_module(module, statement.inside) for module in file.modules}
+                if inside & set(others) and mentions(statement.tree, name[1]):
+                    raise NeedsFullRebuild(
+                        f"{'.'.join(name)} is not exported any more, and {path}:{statement.line} uses it"
+                    )
         return [Unexport(*name) for name in found]
 
     def _moves(self) -> Iterator[Move]:
@@ -664,16 +651,9 @@ class _Reviser:
         after: dict[str, Any],
     ) -> Iterator[Definition]:
         """Which names changed statements export more than before, or less."""
-        old: dict[Name, tuple[str, int]] = {}
-        for one in before["effects"]:
-            if one["kind"] == "exported":
-                path, statement, _ = gone[one["step"]]
-                old[one["module"], one["name"]] = (path, statement.line)
-        new: dict[Name, tuple[str, int]] = {}
-        for one in after["effects"]:
-            if one["kind"] == "exported":
-                replacement, _ = evaluated[one["step"]]
-                new[one["module"], one["name"]] = (replacement.path, replacement.statement.line)
+        old = {name: (gone[step][0], gone[step][1].line) for name, step in _exported(before).items()}
+        places = [(replacement.path, replacement.statement.line) for replacement, _ in evaluated]
+        new = {name: places[step] for name, step in _exported(after).items()}
         for change, these, others in (("added", new, old), ("deleted", old, new)):
             for name in sorted(these.keys() - others.keys()):
                 if not self._told_as_bases(these[name][0], name[0]):
@@ -717,6 +697,11 @@ def _bound(trial: dict[str, Any]) -> dict[Name, set[str]]:
     return found
 
 
+def _exported(trial: dict[str, Any]) -> dict[Name, int]:
+    """The names that evaluated statements exported, each with the number of the last step that did."""
+    return {(one["module"], one["name"]): one["step"] for one in trial["effects"] if one["kind"] == "exported"}
+
+
 def _uses(statement: Statement, file: SourceFile, name: Name, modules: frozenset[str]) -> bool:
     """Whether a statement uses a name of a module: plainly where it stands for that, or with its module before it."""
     if isinstance(statement.tree, tuple) and statement.tree[:1] in (("export",), ("import",), ("using",), ("module",)):
@@ -755,10 +740,15 @@ def _steps(file: SourceFile, statement: Statement, text: str) -> Iterator[Evalua
             inside = _full_module(module, (*statement.inside, statement.tree[2]))
         if module == COMPILER and statement.documentation is not None:
             # Core.Compiler has no documentation (its `@doc` leaves the definition alone)
-            definition = statement.text[statement.definition_at :]
-            yield Evaluate(inside, file.name, statement.definition_line, definition)
+            alone = statement.undocumented()
+            yield Evaluate(inside, file.name, alone.line, alone.text)
         else:
             yield Evaluate(inside, file.name, statement.line, text)
+
+
+def _beside(path: str, name: str) -> str:
+    """The file that an `include` in the file `path` names."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
 
 
 def _full_module(module: str, inside: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@
 
 #include <csignal>
 #include <cstring>
+#include <dlfcn.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -84,6 +85,13 @@ void set_breakpoint(void *address, bool once, std::function<Continuation(const A
     uint8_t original = known == breakpoints.end() ? *code : known->second.original;
     breakpoints[code] = {original, once, std::move(reached)};
     write_code(code, INT3);
+}
+
+void *runtime_function(const char *name) {
+    void *address = dlsym(RTLD_DEFAULT, name);
+    if (!address)
+        fail(std::string("this libjulia has no ") + name);
+    return address;
 }
 
 void set_breakpoint_again(void *address) { write_code((uint8_t *)address, INT3); }

@@ -17,5 +17,8 @@ enum Continuation { GO_ON, RETURN_AT_ONCE };
 // only. For a process with a single thread: a child made by fork.
 void set_breakpoint(void *address, bool once, std::function<Continuation(const Arguments &)> reached);
 
+// The address of a function that libjulia exports. Exits when this one has none of the name.
+void *runtime_function(const char *name);
+
 // Sets a breakpoint again that was for the first time only.
 void set_breakpoint_again(void *address);

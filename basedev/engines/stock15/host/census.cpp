@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
-#include <dlfcn.h>
 #include <map>
 #include <set>
 #include <unistd.h>
@@ -29,19 +28,9 @@ double seconds() {
     return time.tv_sec + time.tv_nsec * 1e-9;
 }
 
-void *function(const char *name) {
-    void *address = dlsym(RTLD_DEFAULT, name);
-    if (!address)
-        fail(std::string("this libjulia has no ") + name);
-    return address;
-}
-
-// A digest of values by their contents. Objects of the image that never change stand for themselves: the same
-// process compares.
+// A digest of values by their contents.
 class Digest {
 public:
-    explicit Digest(const Image &image) : image(image) {}
-
     void bytes(const void *data, size_t size) {
         for (size_t i = 0; i < size; i++)
             hash = (hash ^ ((const uint8_t *)data)[i]) * 0x100000001b3;
@@ -128,7 +117,6 @@ public:
     }
 
 private:
-    const Image &image;
     uint64_t hash = 0xcbf29ce484222325;
     std::set<jl_value_t *> seen;
 
@@ -167,7 +155,7 @@ bool is_new_function(const Image &image, jl_svec_t *definition) {
 void suspend_effects(const Image &image, const std::function<void(const char *, const Arguments &)> &noted) {
     for (const char *name : {"jl_checked_assignment", "jl_method_def", "jl_declare_constant", "jl_module_export",
                              "jl_module_use", "jl_module_import", "jl_module_using"})
-        set_breakpoint(function(name), false, [&image, noted, name](const Arguments &call) {
+        set_breakpoint(runtime_function(name), false, [&image, noted, name](const Arguments &call) {
             // What a function that is called sets is its own affair: a cache, or one of inference's counters.
             if (!strcmp(name, "jl_checked_assignment") && !in_own_module((jl_binding_t *)call.values[0]))
                 return GO_ON;
@@ -268,7 +256,7 @@ void Census::take(const std::vector<Statement> &statements, const std::string &p
                 without_code.push_back(i);
         }
         // Specializations that the image does not have: their methods are told.
-        set_breakpoint(function("jl_specializations_get_linfo"), false, [&](const Arguments &call) {
+        set_breakpoint(runtime_function("jl_specializations_get_linfo"), false, [&](const Arguments &call) {
             auto known = number_of_method.find((jl_method_t *)call.values[0]);
             if (known != number_of_method.end())
                 ran.insert(known->second | IS_METHOD);
@@ -410,7 +398,7 @@ std::vector<std::string> Census::results(const std::vector<Statement> &statement
     QuietLogging quiet;
     std::vector<std::string> found;
     for (const Statement &statement : statements) {
-        Digest own(image);
+        Digest own;
         digest = &own;
         evaluated = &statement;
         jl_module_t *module = find_module(image, statement.module);

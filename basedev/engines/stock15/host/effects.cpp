@@ -4,7 +4,6 @@
 #include "methods.h"
 
 #include <cstring>
-#include <dlfcn.h>
 #include <set>
 #include <tuple>
 
@@ -15,14 +14,8 @@ void Effects::add(const char *kind, jl_module_t *module, jl_sym_t *name, jl_modu
 }
 
 void Effects::watch() {
-    auto function = [](const char *name) {
-        void *address = dlsym(RTLD_DEFAULT, name);
-        if (!address)
-            fail(std::string("this libjulia has no ") + name);
-        return address;
-    };
     auto on = [&](const char *name, const std::function<void(const Arguments &)> &reached) {
-        set_breakpoint(function(name), false, [reached](const Arguments &call) {
+        set_breakpoint(runtime_function(name), false, [reached](const Arguments &call) {
             reached(call);
             return GO_ON;
         });
