@@ -71,7 +71,7 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
     # What there was at the start: steps name methods and docstrings by their lines in the base image. It is no type of
     # its own, because `methods(Type)` would show its constructors.
     function state_at_start(kinds)
-        methods = "move" in kinds || "delete" in kinds ? all_methods() : Method[]
+        methods = any(in(kinds), ("move", "delete", "unlog")) ? all_methods() : Method[]
         docstrings = Tuple{Any,Any,Any,Any}[]
         for m in ("undocument" in kinds || "move" in kinds ? copy(Base.Docs.modules) : ()), (binding, all) in Base.Docs.meta(m)
             all isa Base.Docs.MultiDoc || continue
@@ -129,6 +129,29 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
             isempty(all.docs) && delete!(Base.Docs.meta(m), binding)
         end
     end
+
+    quoted_symbols(code) =
+        code isa Expr || code isa Vector ? mapreduce(quoted_symbols, vcat, code isa Expr ? code.args : code; init=Symbol[]) :
+        code isa QuoteNode && code.value isa Symbol ? [code.value] : Symbol[]
+
+    perform(::Val{:unlog}, start, file, first, last, _) = begin
+        lines = parse(Int, first):parse(Int, last)
+        for method in start.methods
+            string(method.file) == file && method.line in lines && isdefined(method, :source) || continue
+            setdiff!(Base.CoreLogging._log_record_ids, quoted_symbols(Base.uncompressed_ast(method).code))
+        end
+    end
+
+    # Files of Base are known by their names beside the first one.
+    included_path(file) = joinpath(dirname(Base._included_files[1][2]), file)
+
+    perform(::Val{:include}, start, m, file, after, _) = begin
+        at = findlast(one -> one[2] == included_path(after), Base._included_files)
+        insert!(Base._included_files, at + 1, (find_module(m), included_path(file)))
+    end
+
+    perform(::Val{:exclude}, start, m, file, _) =
+        deleteat!(Base._included_files, findlast(isequal((find_module(m), included_path(file))), Base._included_files))
 
     perform(::Val{:unbind}, start, m, name, _) = begin
         binding = own_binding(find_module(m), name)

@@ -15,14 +15,28 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from . import signatures
+from .annotations import Annotations
 from .difference import FileDifference, Replacement, compare, line_moves
 from .errors import NeedsFullRebuild, UserCodeError
-from .revision import Definition, Delete, Evaluate, Move, Revision, Step, Unbind, Undocument, Unexport
+from .revision import (
+    Definition,
+    Delete,
+    Evaluate,
+    Exclude,
+    Include,
+    Move,
+    Revision,
+    Step,
+    Unbind,
+    Undocument,
+    Unexport,
+    Unlog,
+)
 from .sources import ChangeSet, Sources
 from .syntax import (
     Statement,
@@ -31,9 +45,11 @@ from .syntax import (
     describe,
     exported,
     included,
+    logs,
     may_define,
     mentions,
     mentions_any,
+    specializing,
     statements,
 )
 
@@ -51,8 +67,8 @@ NOTHING: dict[str, Any] = {"defined": [], "names": [], "effects": [], "errors": 
 BUILDING = frozenset({"base/sysimg.jl", "base/compiler/bootstrap.jl"})
 """Files whose statements compile and load what others define."""
 
-MOST_ROUNDS = 12
-"""Of following the users of changed names; more were never seen to be needed."""
+MOST_ROUNDS = 100
+"""Of following the users of changed names; each round has more statements than the one before."""
 
 MOST_STATEMENTS = 1000
 """Evaluating more of them takes about as long as a full rebuild."""
@@ -136,6 +152,13 @@ class _Reviser:
         """Changed names, and methods of the base image that use them."""
         self.early: dict[str, Delete] = {}
         """Methods to delete before anything is evaluated, by signature."""
+        self.included: list[Step] = []
+        """Files that are included and were not, or the other way round."""
+        self.annotations = {
+            kind: Annotations(sources, partial(self.statements_of, new=kind), lambda: self._including, new=kind)
+            for kind, sources in ((True, new), (False, old))
+        }
+        """Of the new sources (True) and the old."""
 
     # ---- what differs ----
 
@@ -184,8 +207,24 @@ class _Reviser:
         if path not in self.differences:
             found = compare(path, self.statements_of(path, new=False), self.statements_of(path, new=True))
             self.differences[path] = found
+            self._follow_annotations(path, found)
             self._follow_includes(path, found)
         return self.differences[path]
+
+    def _follow_annotations(self, path: str, difference: FileDifference) -> None:
+        """Takes statements for changed ones for whose methods a bare `@nospecialize` holds now, or no more."""
+        if not any(annotations.in_file(path) for annotations in self.annotations.values()):
+            return
+        difference.removed = [one for one in difference.removed if specializing(one.tree) is None]
+        difference.evaluated = [one for one in difference.evaluated if specializing(one.statement.tree) is None]
+        for old, new in list(difference.unchanged):
+            before, now = (
+                self.annotations[kind].hold_at(path, one.inside, one.line) for kind, one in ((False, old), (True, new))
+            )
+            if before != now and specializing(old.tree) is None:
+                if included(old.tree):
+                    raise NeedsFullRebuild(f"@nospecialize changed for {included(old.tree)}, which {path} includes")
+                difference.evaluate_again(path, old)
 
     def _follow_includes(self, path: str, difference: FileDifference) -> None:
         """Replaces changed `include` statements by the statements of the files that they name."""
@@ -208,6 +247,7 @@ class _Reviser:
                 raise NeedsFullRebuild(f"{target}, with modules or includes of its own, is not included any more")
             self.differences[target] = FileDifference(removed=list(old))
             self.dropped.add(target)
+            self.included.append(Exclude(self.files[target].modules[0], self.files[target].name))
         for (inside, name), replacement in come.items():
             difference.evaluated.remove(replacement)
             target = _beside(path, str(name))
@@ -272,11 +312,14 @@ class _Reviser:
         self._check_users()
         steps = (
             *self._undocumented(),
+            *self._unlogged(),
+            *self._moves(),
+            *self.included,
+            *self._newly_included(),
             *first,
             *self._unexported(before_trial, after),
             *(step for _, step in evaluated),
             *late,
-            *self._moves(),
         )
         if any(isinstance(step, Evaluate | Delete | Unbind) for step in steps):
             final = self.evaluator.computed(steps, self.census.record if self.census else None)
@@ -309,15 +352,23 @@ class _Reviser:
                     )
 
     @cached_property
+    def _including(self) -> dict[bool, dict[str, tuple[str, int]]]:
+        """Where the new sources (True) and the old include a file: the including file, and the line there."""
+        including: dict[bool, dict[str, tuple[str, int]]] = {}
+        for new, sources in ((True, self.new), (False, self.old)):
+            including[new] = {}
+            for path in self.files:
+                if path in sources.blobs and b"include(" in sources.contents[path]:
+                    for number, line in enumerate(sources.contents[path].splitlines(), 1):
+                        if found := re.match(rb'\s*include\("([^"$]+)"\)', line):
+                            name = found[1].decode("utf-8", "surrogateescape")
+                            including[new].setdefault(_beside(path, name), (path, number))
+        return including
+
+    @cached_property
     def _places(self) -> dict[str, tuple[int, ...]]:
         """Where the new files stand in the order of evaluation: where the including file does, and the line there."""
-        including: dict[str, tuple[str, int]] = {}
-        for path in self.files:
-            if path in self.new.blobs and b"include(" in self.new.contents[path]:
-                for number, line in enumerate(self.new.contents[path].splitlines(), 1):
-                    if found := re.match(rb'\s*include\("([^"$]+)"\)', line):
-                        name = found[1].decode("utf-8", "surrogateescape")
-                        including.setdefault(_beside(path, name), (path, number))
+        including = self._including[True]
         places: dict[str, tuple[int, ...]] = {}
         for root, path in enumerate(self.files):
             where: list[int] = []
@@ -343,11 +394,24 @@ class _Reviser:
         places = self._places if len(self.differences) > 1 else dict.fromkeys(self.differences, ())
         replacements.sort(key=lambda one: (*places[one.path], one.statement.line))
         return [
-            (replacement, step)
+            (replacement, self._as_annotated(replacement, step))
             for replacement in replacements
             for step in _steps(self.files[replacement.path], replacement.statement, replacement.text)
             if not (replacement.only_documentation and step.module.startswith(COMPILER))
         ]
+
+    def _as_annotated(self, replacement: Replacement, step: Evaluate) -> Evaluate:
+        """The step with the `@nospecialize` around it that holds where the statement stands."""
+        statement = replacement.statement
+        if replacement.only_documentation or not self.annotations[True].hold_at(
+            replacement.path, statement.inside, statement.line
+        ):
+            return step
+        if step.line == 1:
+            raise NeedsFullRebuild(
+                f"{replacement.path} has no line for the @nospecialize that holds where it is included"
+            )
+        return Evaluate(step.module, step.file, step.line - 1, f"@nospecialize\n{step.text}\n@specialize")
 
     def _trial_of_removed(self, gone: list[tuple[str, Statement, Evaluate]]) -> dict[str, Any]:
         if not gone:
@@ -373,12 +437,11 @@ class _Reviser:
         """By signature: the methods of the base image that statements which are gone had defined."""
         methods = {}
         for method in trial["defined"]:
-            path, statement, step = gone[method["step"]]
+            path, statement, _ = gone[method["step"]]
             replaced = method["replaces"]
             if replaced is None or ("#" in method["name"] and not method["name"].endswith("##kw")):
                 continue  # a name that the compiler made: the old one is not found again under it
-            within = statement.line <= replaced["line"] <= statement.last_line
-            if replaced["file"] == step.file and method["file"] == step.file and not within:
+            if (replaced["file"], replaced["line"]) != (method["file"], method["line"]):
                 raise _defined_twice(replaced)
             methods[replaced["signature"]] = (path, statement, replaced)
         return methods
@@ -562,19 +625,15 @@ class _Reviser:
     # ---- what is taken back ----
 
     def _check_deleted(self, deleted: list[OldMethod]) -> None:
-        """Raises NeedsFullRebuild when a statement that stays defines a deleted method too: a rebuild has that."""
-        names = {method["name"].removesuffix("##kw") for _, _, method in deleted}
-        others: list[Evaluate] = []
-        gone = {(path, one.line) for path, difference in self.differences.items() for one in difference.removed}
-        for path, file, statement in self.statements_with(names, new=False):
-            if (path, statement.line) in gone or not statement.is_understood:
-                continue
-            if any(may_define(statement.tree, name) for name in names):
-                others += _steps(file, statement, statement.text)
-        signatures_gone = {method["signature"] for _, _, method in deleted}
-        for method in self.evaluator.trial(others)["defined"] if others else ():
-            if method["signature"] in signatures_gone:
-                raise _defined_twice(method)
+        """Raises NeedsFullRebuild when another statement, that stays, defined a deleted method before: a rebuild has
+        that."""
+        gone: dict[str, list[Statement]] = {}
+        for path, difference in self.differences.items():
+            gone.setdefault(self.files[path].name, []).extend(difference.removed)
+        for _, _, method in deleted:
+            for other in method["also"]:
+                if not any(one.line <= other["line"] <= one.last_line for one in gone.get(other["file"], ())):
+                    raise _defined_twice(other)
 
     def _undocumented(self) -> list[Undocument]:
         found = []
@@ -602,6 +661,24 @@ class _Reviser:
                         f"{'.'.join(name)} is not exported any more, and {path}:{statement.line} uses it"
                     )
         return [Unexport(*name) for name in found]
+
+    def _unlogged(self) -> Iterator[Unlog]:
+        for path, difference in self.differences.items():
+            for statement in difference.removed:
+                if logs(statement.tree):
+                    yield Unlog(self.files[path].name, statement.definition_line, statement.last_line)
+
+    def _newly_included(self) -> Iterator[Include]:
+        """The new files, each behind the one that is included before it."""
+        come = [path for path in self.files if path not in self.old.blobs and path in self._including[True]]
+        for path in sorted(come, key=lambda one: self._places[one]):
+            file = self.files[path]
+            before = max(
+                (one for one in self.files if self._places[one] < self._places[path] and one not in self.dropped),
+                key=lambda one: self._places[one],
+            )
+            for module in file.modules:
+                yield Include(module, file.name, self.files[before].name)
 
     def _moves(self) -> Iterator[Move]:
         for path, difference in self.differences.items():

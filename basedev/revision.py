@@ -48,6 +48,33 @@ class Undocument:
 
 
 @dataclass(frozen=True)
+class Unlog:
+    """Log messages in methods that the base image has in lines `first` to `last` of `file` are gone, so that their ids
+    can be given again (`Base.CoreLogging.log_record_id` makes each another one)."""
+
+    file: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Include:
+    """`module` includes `file`, right after the file `after` (`Base._included_files` has them in this order)."""
+
+    module: str
+    file: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Exclude:
+    """`module` does not include `file` any more."""
+
+    module: str
+    file: str
+
+
+@dataclass(frozen=True)
 class Unbind:
     """`module` has no `name` any more: what is bound to it is another object from now on, or nothing."""
 
@@ -63,7 +90,7 @@ class Unexport:
     name: str
 
 
-Step = Evaluate | Delete | Move | Undocument | Unbind | Unexport
+Step = Evaluate | Delete | Move | Undocument | Unlog | Include | Exclude | Unbind | Unexport
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ DEFINING_MACROS = frozenset({"@kwdef", "@enum", "@deprecate", "@deprecate_bindin
 PLACE_MACROS = frozenset({"@__LINE__", "@debug", "@info", "@warn", "@error", "@logmsg", "@test", "@testset"})
 """Macros whose expansion has the line where they stand in it (users of `__source__`)."""
 
+LOGGING_MACROS = frozenset({"@debug", "@info", "@warn", "@error", "@logmsg"})
+"""Macros whose expansion has an id that no other log message of the image has."""
+
 DEFINED_BY = {
     "const": "constant",
     "global": "global",
@@ -305,6 +308,18 @@ def mentions_any(tree: Tree, names: Set[str]) -> bool:
     if isinstance(tree, Literal):
         return tree.kind == "q" and mentions_any(tree.value, names)
     return isinstance(tree, str) and tree in names
+
+
+def specializing(tree: Tree) -> bool | None:
+    """What a bare `@specialize` or `@nospecialize` asks for the methods that follow; None for other statements."""
+    if isinstance(tree, tuple) and len(tree) == 2 and tree[0] == "macrocall":
+        return {"@specialize": True, "@nospecialize": False}.get(_name(tree[1]))
+    return None
+
+
+def logs(tree: Tree) -> bool:
+    """Whether a statement has log messages."""
+    return mentions_any(tree, LOGGING_MACROS)
 
 
 def depends_on_place(tree: Tree) -> bool:

@@ -13,7 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from basedev.errors import UsageError
-from basedev.revision import Definition, Delete, Evaluate, Move, Revision, Step, Unbind, Undocument, Unexport
+from basedev.revision import (
+    Definition,
+    Delete,
+    Evaluate,
+    Exclude,
+    Include,
+    Move,
+    Revision,
+    Step,
+    Unbind,
+    Undocument,
+    Unexport,
+    Unlog,
+)
 from basedev.serialized import ChangedFile, Provenance, read, write
 
 # --- the text ---------------------------------------------------------------------------------------------------
@@ -47,7 +60,10 @@ steps = st.one_of(
     st.builds(Evaluate, texts, texts, numbers, texts),
     st.builds(Delete, texts, texts, texts),
     st.builds(Move, texts, numbers, numbers, numbers),
-    st.builds(Undocument, texts, texts, numbers),
+    st.builds(Undocument, texts, texts, numbers, numbers),
+    st.builds(Unlog, texts, numbers, numbers),
+    st.builds(Include, texts, texts, texts),
+    st.builds(Exclude, texts, texts),
     st.builds(Unbind, texts, texts),
     st.builds(Unexport, texts, texts),
 )

@@ -380,8 +380,9 @@ function every_module()
 end
 
 function describe_module(m::Module)
-    used = ccall(:jl_module_usings, Any, (Any,), m)::Vector{Any}
-    fact("module", path(m), string("parent ", path(parentmodule(m)), ", using ", join((path(u) for u in used), ' ')))
+    # In any order: a name that two of them export, and that is not the same in both, is not found (jl_get_binding).
+    used = sort!(map(path, ccall(:jl_module_usings, Any, (Any,), m)::Vector{Any}))
+    fact("module", path(m), string("parent ", path(parentmodule(m)), ", using ", join(used, ' ')))
     for name in names(m, all = true, imported = true)
         m === Main && name === :Describe && continue
         describe_binding(m, name)

@@ -20,7 +20,7 @@ from typing import Any
 from ... import process
 from ...distribution import Distribution
 from ...errors import InternalError, SetupError
-from ...revision import Delete, Evaluate, Move, Step, Unbind, Undocument
+from ...revision import Delete, Evaluate, Exclude, Include, Move, Step, Unbind, Undocument, Unexport, Unlog
 from ...storage import Storage, digest_of
 from ...store import Store
 
@@ -223,12 +223,18 @@ def _encode(steps: Iterable[Step]) -> Iterable[bytes]:
         elif isinstance(step, Move):
             words = [_bytes(step.file)]
             yield b"move %d %d %d %d\n" % (len(words[0]), step.first, step.last, step.by)
+        elif isinstance(step, Unlog):
+            words = [_bytes(step.file)]
+            yield b"unlog %d %d %d\n" % (len(words[0]), step.first, step.last)
         elif isinstance(step, Undocument):
             words = [_bytes(step.module), _bytes(step.file)]
             yield b"undocument %d %d %d %d\n" % (step.first, step.last, *map(len, words))
+        elif isinstance(step, Include):
+            words = [_bytes(step.module), _bytes(step.file), _bytes(step.after)]
+            yield b"include %d %d %d\n" % tuple(map(len, words))
         else:
-            verb = b"unbind" if isinstance(step, Unbind) else b"unexport"
-            words = [_bytes(step.module), _bytes(step.name)]
+            verb = {Exclude: b"exclude", Unbind: b"unbind", Unexport: b"unexport"}[type(step)]
+            words = [_bytes(step.module), _bytes(step.file if isinstance(step, Exclude) else step.name)]
             yield b"%b %d %d\n" % (verb, len(words[0]), len(words[1]))
         yield from words
 

@@ -1,5 +1,7 @@
 #include "docstrings.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <vector>
 
 namespace {
@@ -159,6 +161,7 @@ void Docstrings::settle() {
         }
         return found == rank.end() ? rank.size() : found->second;
     };
+    settle_modules(rank_of);
     for (jl_value_t *module : image.objects_of(jl_module_type))
         for_each((jl_module_t *)module, [&](jl_value_t *, jl_value_t *, jl_value_t *several) {
             jl_array_t *order = order_of(several);
@@ -207,4 +210,32 @@ void Docstrings::settle() {
             for (size_t i = 0; i < settled.size(); i++)
                 jl_array_ptr_set(order, i, settled[i].signature);
         });
+}
+
+// A module is in the list since its first docstring.
+void Docstrings::settle_modules(const std::function<size_t(const std::string &)> &rank_of) const {
+    auto *modules = (jl_array_t *)jl_get_global((jl_module_t *)base("Docs"), jl_symbol("modules"));
+    auto first = [&](jl_value_t *module) {
+        std::pair<size_t, long> earliest = {SIZE_MAX, 0};
+        for_each((jl_module_t *)module, [&](jl_value_t *, jl_value_t *, jl_value_t *several) {
+            for (auto &entry : pairs(docs_of(several))) {
+                Place found = place(entry.second);
+                earliest = std::min(earliest, std::make_pair(rank_of(found.file), found.line));
+            }
+        });
+        return earliest;
+    };
+    size_t count = jl_array_len(modules);
+    for (size_t i = 0; i < count; i++) {
+        jl_value_t *module = jl_array_ptr_ref(modules, i);
+        if (image.contains(module))
+            continue;
+        auto place_of_module = first(module);
+        size_t at = 0;
+        while (at < i && first(jl_array_ptr_ref(modules, at)) < place_of_module)
+            at++;
+        for (size_t j = i; j > at; j--)
+            jl_array_ptr_set(modules, j, jl_array_ptr_ref(modules, j - 1));
+        jl_array_ptr_set(modules, at, module);
+    }
 }

@@ -29,6 +29,8 @@ private:
         long line;
     };
     Place place(jl_value_t *docstring) const;
+    // Brings new modules to their places among those that have docstrings. `rank_of` a file is its place in the sources.
+    void settle_modules(const std::function<size_t(const std::string &)> &rank_of) const;
     Place place_in_base(jl_value_t *docstring) const;
     // Calls `visit` with the module's table, a key of it, and the MultiDoc there.
     void for_each(jl_module_t *module, const std::function<void(jl_value_t *, jl_value_t *, jl_value_t *)> &visit) const;

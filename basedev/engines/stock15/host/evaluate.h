@@ -8,6 +8,11 @@
 // The module of this full name (`Base.Meta`, `Random`), or null.
 jl_module_t *find_module(const Image &image, const std::string &name);
 
+// Puts `file` into the list of files that Julia included (Base._included_files), behind the file `after`.
+void include_file(jl_module_t *module, const std::string &file, const std::string &after);
+// Takes `file` out of it.
+void exclude_file(jl_module_t *module, const std::string &file);
+
 // Evaluates `text` at top level of a module as if it stood at `line` of `file`.
 // Returns an empty string, or Julia's own message about the error.
 std::string evaluate(jl_module_t *module, const std::string &file, long line, const std::string &text);

@@ -43,6 +43,7 @@
 #include "json.h"
 #include "layer.h"
 #include "lines.h"
+#include "logging.h"
 #include "syntax.h"
 
 #include <julia_version.h>
@@ -148,9 +149,10 @@ void answer(const Json &json) {
 }
 
 struct Step {
-    enum Kind { EVALUATE, DELETE, MOVE, UNDOCUMENT, UNBIND, UNEXPORT } kind;
+    enum Kind { EVALUATE, DELETE, MOVE, UNDOCUMENT, UNLOG, INCLUDE, EXCLUDE, UNBIND, UNEXPORT } kind;
     long line = 0, to = 0, by = 0;
-    std::string module, file, text;  // DELETE: `text` is the signature, `file` the name; UNBIND, UNEXPORT: the name
+    std::string module, file, text;
+    // DELETE: `text` is the signature, `file` the name; UNBIND, UNEXPORT: the name; INCLUDE: `text` is the file before
 };
 
 Step take_step() {
@@ -158,8 +160,8 @@ Step take_step() {
     std::string verb;
     words >> verb;
     Step step;
-    if (verb == "evaluate" || verb == "delete") {
-        step.kind = verb == "evaluate" ? Step::EVALUATE : Step::DELETE;
+    if (verb == "evaluate" || verb == "delete" || verb == "include") {
+        step.kind = verb == "evaluate" ? Step::EVALUATE : verb == "delete" ? Step::DELETE : Step::INCLUDE;
         size_t module, file, text;
         if (step.kind == Step::EVALUATE)
             words >> step.line;
@@ -170,16 +172,21 @@ Step take_step() {
         step.file = requests.bytes(file);
         step.text = requests.bytes(text);
     }
-    else if (verb == "move") {
-        step.kind = Step::MOVE;
+    else if (verb == "move" || verb == "unlog") {
+        step.kind = verb == "move" ? Step::MOVE : Step::UNLOG;
         size_t file;
-        words >> file >> step.line >> step.to >> step.by;
+        words >> file >> step.line >> step.to;
+        if (step.kind == Step::MOVE)
+            words >> step.by;
         if (!words)
-            fail("a malformed step: move");
+            fail("a malformed step: " + verb);
         step.file = requests.bytes(file);
     }
-    else if (verb == "undocument" || verb == "unbind" || verb == "unexport") {
-        step.kind = verb == "undocument" ? Step::UNDOCUMENT : verb == "unbind" ? Step::UNBIND : Step::UNEXPORT;
+    else if (verb == "undocument" || verb == "exclude" || verb == "unbind" || verb == "unexport") {
+        step.kind = verb == "undocument" ? Step::UNDOCUMENT
+                    : verb == "exclude"  ? Step::EXCLUDE
+                    : verb == "unbind"   ? Step::UNBIND
+                                         : Step::UNEXPORT;
         size_t module, file;
         if (step.kind == Step::UNDOCUMENT)
             words >> step.line >> step.to;
@@ -458,6 +465,10 @@ private:
             docstrings->move(step.file, step.line, step.to, step.by);
             return "";
         }
+        if (step.kind == Step::UNLOG) {
+            free_log_ids(image, step.file, step.line, step.to);
+            return "";
+        }
         lines.settle(image);
         jl_module_t *module = find_module(image, step.module);
         if (!module)
@@ -466,6 +477,14 @@ private:
             return evaluate(module, step.file, step.line, step.text);
         if (step.kind == Step::UNDOCUMENT) {
             docstrings->forget(module, step.file, step.line, step.to);
+            return "";
+        }
+        if (step.kind == Step::INCLUDE) {
+            include_file(module, step.file, step.text);
+            return "";
+        }
+        if (step.kind == Step::EXCLUDE) {
+            exclude_file(module, step.file);
             return "";
         }
         jl_sym_t *name = jl_symbol(step.file.c_str());
@@ -531,7 +550,14 @@ private:
             if (replaced) {
                 json.open('{');
                 write_method(json, replaced);
-                json.close('}');
+                json.key("also").open('[');
+                for (jl_typemap_entry_t *other : changes.replaced_in_base)
+                    if (jl_types_equal((jl_value_t *)other->sig, (jl_value_t *)entry->sig)) {
+                        json.open('{');
+                        write_method(json, other);
+                        json.close('}');
+                    }
+                json.close(']').close('}');
             }
             else {
                 json.raw("null");

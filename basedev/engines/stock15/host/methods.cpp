@@ -96,6 +96,8 @@ MethodChanges method_changes(const Image &image, size_t since) {
             changes.added.push_back(entry);
         if (ended)
             changes.ended.push_back(entry);
+        if (!added && entry->max_world < since)
+            changes.replaced_in_base.push_back(entry);
         if (added || ended)
             changes.tables.insert(table);
     });

@@ -19,6 +19,7 @@ struct MethodChanges {
     std::vector<jl_typemap_entry_t *> added;   // in the order of their definition
     std::vector<jl_typemap_entry_t *> ended;   // replaced or deleted, of those in the image
     std::unordered_set<jl_methtable_t *> tables;  // where either happened
+    std::vector<jl_typemap_entry_t *> replaced_in_base;  // definitions that others replaced while Julia was built
 };
 MethodChanges method_changes(const Image &image, size_t since);
 
