@@ -18,21 +18,18 @@ BARE = re.compile(rb"^[ \t]*@(?:no)?specialize[ \t]*(?:#.*)?$", re.MULTILINE)
 class Annotations:
     """Where the methods of some sources are not to be specialized.
 
-    `including` tells for a file in which file and line the `new` sources, or the old, include it.
+    `including` tells for a file in which file and line it is included.
     """
 
     def __init__(
         self,
         sources: Sources,
         statements_of: Callable[[str], list[Statement]],
-        including: Callable[[], Mapping[bool, Mapping[str, tuple[str, int]]]],
-        *,
-        new: bool,
+        including: Callable[[], Mapping[str, tuple[str, int]]],
     ) -> None:
         self._sources = sources
         self._statements_of = statements_of
         self._including = including
-        self._new = new
 
     def in_file(self, path: str) -> bool:
         """Whether a file may have such an annotation."""
@@ -44,7 +41,7 @@ class Annotations:
             for one in reversed(self._statements_of(path)):
                 if one.line < line and one.inside == inside and (found := specializing(one.tree)) is not None:
                     return not found
-        including = {} if inside else self._including()[self._new]
+        including = {} if inside else self._including()
         if path not in including:
             return False
         outer, line = including[path]

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from . import signatures
 from .annotations import Annotations
@@ -67,6 +67,8 @@ NOTHING: dict[str, Any] = {"defined": [], "names": [], "effects": [], "errors": 
 BUILDING = frozenset({"base/sysimg.jl", "base/compiler/bootstrap.jl"})
 """Files whose statements compile and load what others define."""
 
+INCLUDE = re.compile(rb'^[ \t]*include\("([^"$]+)"\)', re.MULTILINE)
+
 MOST_ROUNDS = 100
 """Of following the users of changed names; each round has more statements than the one before."""
 
@@ -89,8 +91,30 @@ class Evaluator(Protocol):
     def computed(self, steps: Sequence[Step], record: Path | None) -> dict[str, Any]:
         """What `trial` tells, and the numbers of the statements of a census that ran what the steps change."""
 
+    def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
+        """What each statement gives after the steps."""
+
     def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
         """What each statement gives before the steps, once more, and after."""
+
+
+class CensusEntry(NamedTuple):
+    """A statement of the base image's sources that computes something, in one of the modules that include its file."""
+
+    path: str
+    line: int
+    """Where the statement begins."""
+    module: str
+    text_line: int
+    text: str
+    """What to evaluate, without a docstring, and on which line it begins."""
+    digest: str
+    """Of what it gives on the base image."""
+
+    @property
+    def fails(self) -> bool:
+        """Whether it can only be evaluated while Julia is built."""
+        return not self.digest.strip("0")
 
 
 @dataclass(frozen=True)
@@ -99,8 +123,7 @@ class Census:
 
     record: Path
     """The host's own."""
-    places: Sequence[tuple[str, int, str]]
-    """File, line and module of each statement in it."""
+    entries: Sequence[CensusEntry]
 
 
 @dataclass(frozen=True)
@@ -155,8 +178,8 @@ class _Reviser:
         self.included: list[Step] = []
         """Files that are included and were not, or the other way round."""
         self.annotations = {
-            kind: Annotations(sources, partial(self.statements_of, new=kind), lambda: self._including, new=kind)
-            for kind, sources in ((True, new), (False, old))
+            True: Annotations(new, partial(self.statements_of, new=True), lambda: self._including),
+            False: Annotations(old, partial(self.statements_of, new=False), lambda: self._including_before),
         }
         """Of the new sources (True) and the old."""
 
@@ -352,23 +375,17 @@ class _Reviser:
                     )
 
     @cached_property
-    def _including(self) -> dict[bool, dict[str, tuple[str, int]]]:
-        """Where the new sources (True) and the old include a file: the including file, and the line there."""
-        including: dict[bool, dict[str, tuple[str, int]]] = {}
-        for new, sources in ((True, self.new), (False, self.old)):
-            including[new] = {}
-            for path in self.files:
-                if path in sources.blobs and b"include(" in sources.contents[path]:
-                    for number, line in enumerate(sources.contents[path].splitlines(), 1):
-                        if found := re.match(rb'\s*include\("([^"$]+)"\)', line):
-                            name = found[1].decode("utf-8", "surrogateescape")
-                            including[new].setdefault(_beside(path, name), (path, number))
-        return including
+    def _including(self) -> dict[str, tuple[str, int]]:
+        return _includes(self.files, self.new)
+
+    @cached_property
+    def _including_before(self) -> dict[str, tuple[str, int]]:
+        return _includes(self.files, self.old)
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, ...]]:
         """Where the new files stand in the order of evaluation: where the including file does, and the line there."""
-        including = self._including[True]
+        including = self._including
         places: dict[str, tuple[int, ...]] = {}
         for root, path in enumerate(self.files):
             where: list[int] = []
@@ -507,32 +524,51 @@ class _Reviser:
 
     def _learn_from_computed(self, steps: Sequence[Step], numbers: Sequence[int]) -> bool:
         """Whether unchanged statements give something else after the steps: what they ran is different then."""
-        affected: list[tuple[str, Statement, Evaluate]] = []
-        places = [self.census.places[number] for number in numbers] if self.census else []
-        self.parse((False, path) for path, _, _ in places)
-        for path, line, module in places:
-            if path in self.dropped or path in BUILDING:
-                continue
-            for statement in self.statements_of(path, new=False):
-                if statement.line != line or not computes(statement):
-                    continue
-                if path in self.differences and statement in self.differences[path].removed:
-                    continue
-                alone = statement.undocumented()
-                own = (step for step in _steps(self.files[path], alone, alone.text) if step.module == module)
-                affected += ((path, statement, step) for step in own)
-        results = self.evaluator.compare(steps, [step for _, _, step in affected]) if affected else []
+        if self.census is None:
+            return False
+        removed = {
+            (path, one.line, one.undocumented().text)
+            for path, difference in self.differences.items()
+            for one in difference.removed
+        }
+        affected = [
+            entry
+            for entry in (self.census.entries[number] for number in numbers)
+            if not entry.fails
+            and entry.path not in self.dropped
+            and entry.path not in BUILDING
+            and (entry.path, entry.line, entry.text) not in removed
+        ]
+        results = self._compared(steps, affected)
         learnt = False
-        for (path, statement, _), (before, again, after) in zip(affected, results, strict=True):
+        for entry, (before, again, after) in results:
             if before == after or before != again or before.startswith("error: "):
                 continue
-            what = f"{describe(statement.tree)} in {path}:{statement.line}"
-            if after.startswith("error: "):
-                raise NeedsFullRebuild(f"{what} can't be evaluated any more with what changed")
-            if not statement.is_understood:
-                raise NeedsFullRebuild(f"{what} gives something else with what changed, and can't be taken back")
-            learnt |= self.difference(path).evaluate_again(path, statement)
+            for statement in self.statements_of(entry.path, new=False):
+                if statement.line != entry.line or not computes(statement):
+                    continue
+                what = f"{describe(statement.tree)} in {entry.path}:{statement.line}"
+                if after.startswith("error: "):
+                    raise NeedsFullRebuild(f"{what} can't be evaluated any more with what changed")
+                if not statement.is_understood:
+                    raise NeedsFullRebuild(f"{what} gives something else with what changed, and can't be taken back")
+                learnt |= self.difference(entry.path).evaluate_again(entry.path, statement)
         return learnt
+
+    def _compared(
+        self, steps: Sequence[Step], entries: Sequence[CensusEntry]
+    ) -> Iterator[tuple[CensusEntry, tuple[str, str, str]]]:
+        """What statements that do not give the same as on the base image give before, once more, and after."""
+        # Lines that moved make no difference: they are put right in what there is.
+        steps = [step for step in steps if not isinstance(step, Move)]
+        evaluations = [
+            Evaluate(entry.module, self.files[entry.path].name, entry.text_line, entry.text) for entry in entries
+        ]
+        results = self.evaluator.results(steps, evaluations) if entries else []
+        other = [number for number, entry in enumerate(entries) if results[number] != entry.digest]
+        if other:
+            compared = self.evaluator.compare(steps, [evaluations[number] for number in other])
+            yield from zip((entries[number] for number in other), compared, strict=True)
 
     def _learn_from_generators(self, methods: list[tuple[str, int]], edited: set[str]) -> bool:
         """Whether generators that were never called call what was edited, by its name, or may by way of functions
@@ -670,7 +706,7 @@ class _Reviser:
 
     def _newly_included(self) -> Iterator[Include]:
         """The new files, each behind the one that is included before it."""
-        come = [path for path in self.files if path not in self.old.blobs and path in self._including[True]]
+        come = [path for path in self.files if path not in self.old.blobs and path in self._including]
         for path in sorted(come, key=lambda one: self._places[one]):
             file = self.files[path]
             before = max(
@@ -821,6 +857,19 @@ def _steps(file: SourceFile, statement: Statement, text: str) -> Iterator[Evalua
             yield Evaluate(inside, file.name, alone.line, alone.text)
         else:
             yield Evaluate(inside, file.name, statement.line, text)
+
+
+def _includes(files: Iterable[str], sources: Sources) -> dict[str, tuple[str, int]]:
+    """For each file that another includes by its name: the including file, and the line there."""
+    including: dict[str, tuple[str, int]] = {}
+    for path in files:
+        text = sources.contents[path] if path in sources.blobs else b""
+        if b'include("' not in text:
+            continue
+        for found in INCLUDE.finditer(text):
+            name = found[1].decode("utf-8", "surrogateescape")
+            including.setdefault(_beside(path, name), (path, text.count(b"\n", 0, found.start(1)) + 1))
+    return including
 
 
 def _beside(path: str, name: str) -> str:

@@ -49,6 +49,27 @@ def pretty(signature: str) -> str:
     return f"{name}({', '.join('::' + _plain(argument) for argument in arguments)}){where}"
 
 
+def brief(call: str, longest: int = 120) -> str:
+    """What `pretty` gives for people to read: of long ones, the innermost type parameters are left out."""
+    for depth in (3, 2, 1, 0):
+        if len(call) <= longest:
+            break
+        call = _without_parameters(call, depth)
+    return call
+
+
+def _without_parameters(text: str, deepest: int) -> str:
+    kept, depth = [], 0
+    for character in text:
+        if character == "}":
+            depth -= 1
+            kept.append("…}" if depth == deepest else "}" if depth < deepest else "")
+        elif depth <= deepest:
+            kept.append(character)
+        depth += character == "{"
+    return "".join(kept)
+
+
 def _plain(type_text: str) -> str:
     return re.sub(r"\b(?:Base|Core)\.(?=[A-Z])", "", type_text)
 

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from .errors import BasedevError
 from .revision import Definition
+from .signatures import brief
 from .workflows.build import NOTHING_KNOWN, Result
 from .workflows.revisions import Exported
 from .workflows.verify import Verification
@@ -236,5 +237,5 @@ class Terminal:
     def _definitions(console: Console, definitions: tuple[Definition, ...]) -> None:
         for one in definitions:
             style = STYLES[one.change]
-            where = one.path.removeprefix("base/")
-            console.print(f"  [bold]{escape(one.what)}[/] in {escape(where)}:{one.line} [{style}]{one.change}[/]")
+            what, where = escape(brief(one.what)), escape(one.path.removeprefix("base/"))
+            console.print(f"  [bold]{what}[/] in {where}:{one.line} [{style}]{one.change}[/]")

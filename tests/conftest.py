@@ -27,6 +27,15 @@ SHARED = ("julia", "hosts", "bases", "bootstrap")
 """Kinds of entry that are slow to make and the same for every run."""
 
 
+SLOWEST = ("test_full_rebuild.py", "test_verify.py", "test_corpus.py")
+"""Files whose tests take longest: with several processes, they begin with these."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first, the others as they were."""
+    items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else len(SLOWEST))
+
+
 @pytest.fixture(scope="session")
 def storage() -> Iterator[Storage]:
     """A cache directory of this run, which has what is slow to make in common with the user's."""

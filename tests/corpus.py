@@ -507,6 +507,26 @@ end
         prints="true",
     ),
     Edit(
+        "tests specialized",
+        "bare @nospecialize taken away",
+        (Change("stdlib/Test/src/Test.jl", "type specialization\n@nospecialize\n", "type specialization\n"),),
+        check="using Test; print(which(Test.test_expr!, (Any, Any)).nospecialize, (@test 1 == 1) isa Test.Pass)",
+        prints="0true",
+    ),
+    Edit(
+        "no text of texts",
+        "method in a file that is included under a bare @nospecialize",
+        (
+            Change(
+                "base/docs/utils.jl",
+                "function catdoc(xs::Text...)\n",
+                "catdoc(x::Text, ::HTML) = x\nfunction catdoc(xs::Text...)\n",
+            ),
+        ),
+        check="D = Base.Docs; print(which(D.catdoc, (Text, HTML)).nospecialize, D.catdoc(Text(3), HTML(4)).content)",
+        prints="-13",
+    ),
+    Edit(
         "missing parts",
         "Test",
         (

@@ -19,6 +19,7 @@ module Describe
 const MODULES = IdDict{Module,String}()
 const OUTPUT = IOBuffer()
 const CODE = IOBuffer() # of the description under way
+const VARIABLES = IdDict{TypeVar,Int}() # of the fact under way
 const LINES = Tuple{String,Int}[] # its files and line numbers, which are facts of their own
 const SHOWN = 3000 # bytes of a description that are told; of more, a hash
 const DEEPEST = 14 # levels of a value that are told
@@ -115,11 +116,19 @@ function fact(kind::String, what::String, description::Vector{UInt8})
         write(OUTPUT, "... (", string(length(description)), " bytes, ", digest(description), ')')
     end
     write(OUTPUT, '\n')
+    empty!(VARIABLES)
     nothing
 end
 fact(kind::String, what::String, description::String) = fact(kind, what, Vector{UInt8}(codeunits(description)))
 
 # ---- types
+
+# Two variables that lowering named (`{<:Real}`) may have the same name by chance.
+function spelled(v::TypeVar)
+    text = string(v.name)
+    named = startswith(text, "#s") && sizeof(text) > 2 && isdigit(codeunit(text, 3))
+    named ? string("#s", get!(VARIABLES, v, length(VARIABLES) + 1)) : text
+end
 
 function type(io::IO, @nospecialize(t))
     if t isa DataType
@@ -148,7 +157,7 @@ function type(io::IO, @nospecialize(t))
         type(io, t)
         write(io, '}')
     elseif t isa TypeVar
-        write(io, string(t.name))
+        write(io, spelled(t))
     elseif t === Union{}
         write(io, "Union{}")
     else
@@ -173,7 +182,7 @@ function variable(io::IO, v::TypeVar)
         type(io, v.lb)
         write(io, "<:")
     end
-    write(io, string(v.name))
+    write(io, spelled(v))
     if v.ub !== Any
         write(io, "<:")
         type(io, v.ub)
@@ -249,8 +258,21 @@ end
 assigned(@nospecialize(a), i::Int) = ccall(:jl_array_isassigned, Cint, (Any, UInt), a, i - 1) != 0
 count(@nospecialize(a)) = (n = 1; for d in 1:typeof(a).parameters[2]; n *= Core.arraysize(a, d)::Int; end; n)
 
+# `Base.f`: a reference to a global, or a call for it where `Base` was not resolved in its module yet (src/method.c,
+# resolve_globals), which depends on what was evaluated before.
+function member_of_module(e::Expr)
+    e.head === :call && length(e.args) == 3 || return nothing
+    get, owner, name = e.args[1], e.args[2], e.args[3]
+    get isa GlobalRef && get.name === :getproperty && name isa QuoteNode && name.value isa Symbol || return nothing
+    owner isa GlobalRef && isdefined(owner.mod, owner.name) && isconst(owner.mod, owner.name) || return nothing
+    m = getfield(owner.mod, owner.name)
+    return m isa Module ? GlobalRef(m, name.value) : nothing
+end
+
 function compound(io::IOBuffer, @nospecialize(x), stack::Vector{Any})
-    if x isa Expr
+    if x isa Expr && (member = member_of_module(x)) !== nothing
+        value(io, member, stack)
+    elseif x isa Expr
         write(io, string(x.head), '(')
         for i in 1:length(x.args)
             i > 1 && write(io, ", ")

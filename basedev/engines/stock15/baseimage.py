@@ -20,7 +20,7 @@ from ...distribution import Distribution
 from ...errors import SetupError
 from ...link import ImageTables, link_image, only_generic_target
 from ...process import timed
-from ...revise import COMPILER, Census, SourceFile, census_of
+from ...revise import COMPILER, Census, CensusEntry, SourceFile, census_of
 from ...sources import Sources, Stored, blob_id, library_sources
 from ...storage import Storage, digest_of
 from ...store import Entry, Store
@@ -76,8 +76,8 @@ class BaseImage:
     @cached_property
     def census(self) -> Census:
         """What its sources' statements run."""
-        places = json.loads(self.entry.file("census.json").read_text())
-        return Census(self.entry.file("census.bin"), [(path, line, module) for path, line, module in places])
+        told = json.loads(self.entry.file("census.json").read_text())
+        return Census(self.entry.file("census.bin"), [CensusEntry(*one) for one in told])
 
 
 def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
@@ -164,9 +164,12 @@ def _take_census(
     with Host(program, made / "base.so", distribution) as host:
         own = Sources({path: blob_id(contents) for path, contents in sources.items()}, sources)
         statements = list(census_of(own, files, host))
-        host.census([step for _, _, step in statements], made / "census.bin")
-    places = [(path, line, step.module) for path, line, step in statements]
-    (made / "census.json").write_text(json.dumps(places))
+        gave = host.census([step for _, _, step in statements], made / "census.bin")
+    entries = [
+        (path, line, step.module, step.line, step.text, digest)
+        for (path, line, step), digest in zip(statements, gave, strict=True)
+    ]
+    (made / "census.json").write_text(json.dumps(entries))
 
 
 def _files(included: Mapping[str, Any], compiler: Iterable[str]) -> dict[str, SourceFile]:

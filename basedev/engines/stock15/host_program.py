@@ -154,16 +154,22 @@ class Host:
         """What `trial` answers, and what stands in the way of a chained image (`obstacles`)."""
         return dict(self._ask(b"rehearse %d\n" % len(steps), *_encode(steps)))
 
-    def census(self, statements: Sequence[Evaluate], record: Path) -> None:
-        """Writes to `record` what evaluating each of the statements runs."""
+    def census(self, statements: Sequence[Evaluate], record: Path) -> list[str]:
+        """Writes to `record` what evaluating each of the statements runs. Returns a digest of what each gives, zeros
+        of one that fails."""
         path = os.fsencode(record)
-        self._ask(b"census %d %d\n" % (len(path), len(statements)), path, *_encode(statements))
+        return list(self._ask(b"census %d %d\n" % (len(path), len(statements)), path, *_encode(statements)))
 
     def computed(self, steps: Sequence[Step], record: Path | None) -> dict[str, Any]:
         """What `trial` answers; as `computed` also the numbers of the statements of a census that ran what the
         steps change."""
         path = os.fsencode(record) if record else b""
         return dict(self._ask(b"computed %d %d\n" % (len(path), len(steps)), path, *_encode(steps)))
+
+    def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
+        """What each statement gives after the steps: a digest, or "error: " and the message."""
+        head = b"results %d %d\n" % (len(steps), len(statements))
+        return [one for part in self._ask(head, *_encode(steps), *_encode(statements)) for one in part]
 
     def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
         """What each statement gives before the steps, once more, and after: a digest, or "error: " and the message."""

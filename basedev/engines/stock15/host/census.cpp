@@ -20,6 +20,7 @@ const unsigned MOST_SECONDS = 20;  // for one statement
 const size_t STATEMENTS_TOGETHER = 1000;  // in one process, where what one compiles serves the others
 const double LEAST_SECONDS_TO_COMPILE = 1e-4;
 const size_t MOST_GENERATED = 20;  // specializations of one method
+const size_t DIGITS = 16;  // of a digest in hexadecimal, all 0 of a statement that fails
 const uint32_t IS_METHOD = 1u << 31;  // of a number in the record: a method, not a CodeInstance
 
 double seconds() {
@@ -111,7 +112,7 @@ public:
         }
     }
     std::string text() const {
-        char digits[17];
+        char digits[DIGITS + 1];
         snprintf(digits, sizeof digits, "%016llx", (unsigned long long)hash);
         return digits;
     }
@@ -151,11 +152,24 @@ bool is_new_function(const Image &image, jl_svec_t *definition) {
     return called && jl_is_datatype(called) && !image.contains(((jl_datatype_t *)called)->name);
 }
 
-// From now on, in this process, evaluating binds no name and defines no method; `noted` gets what it would have.
-void suspend_effects(const Image &image, const std::function<void(const char *, const Arguments &)> &noted) {
+Digest *digest;  // of what the statement under evaluation gives
+
+void note(const char *name, const Arguments &call) {
+    if (!strcmp(name, "jl_checked_assignment")) {
+        digest->name(((jl_binding_t *)call.values[0])->name);
+        digest->value((jl_value_t *)call.values[1]);
+    }
+    else if (!strcmp(name, "jl_method_def")) {
+        digest->value((jl_value_t *)jl_svecref(call.values[0], 0));
+        digest->value((jl_value_t *)call.values[1]);
+    }
+}
+
+// From now on, in this process, evaluating binds no name and defines no method: it adds to `digest` what it would have.
+void suspend_effects(const Image &image) {
     for (const char *name : {"jl_checked_assignment", "jl_method_def", "jl_declare_constant", "jl_module_export",
                              "jl_module_use", "jl_module_import", "jl_module_using"})
-        set_breakpoint(runtime_function(name), false, [&image, noted, name](const Arguments &call) {
+        set_breakpoint(runtime_function(name), false, [&image, name](const Arguments &call) {
             // What a function that is called sets is its own affair: a cache, or one of inference's counters.
             if (!strcmp(name, "jl_checked_assignment") && !in_own_module((jl_binding_t *)call.values[0]))
                 return GO_ON;
@@ -163,10 +177,9 @@ void suspend_effects(const Image &image, const std::function<void(const char *, 
             bool of_binding = !strcmp(name, "jl_checked_assignment") || !strcmp(name, "jl_declare_constant");
             if (of_binding && strchr(jl_symbol_name(((jl_binding_t *)call.values[0])->name), '#'))
                 return GO_ON;
-            if (!strcmp(name, "jl_method_def") && is_new_function(image, (jl_svec_t *)call.values[0]))
-                return GO_ON;
-            noted(name, call);
-            return RETURN_AT_ONCE;
+            note(name, call);
+            bool of_closure = !strcmp(name, "jl_method_def") && is_new_function(image, (jl_svec_t *)call.values[0]);
+            return of_closure ? GO_ON : RETURN_AT_ONCE;
         });
 }
 
@@ -227,7 +240,17 @@ std::vector<jl_method_t *> Census::never_generated() const {
     return found;
 }
 
-void Census::take(const std::vector<Statement> &statements, const std::string &path) {
+std::string Census::result(const Statement &statement) const {
+    Digest own;
+    digest = &own;
+    evaluated = &statement;
+    jl_module_t *module = find_module(image, statement.module);
+    std::string error = module ? evaluate(module, statement.file, statement.line, statement.text) : "no module";
+    generate(statement, [&](jl_value_t *code) { own.value(code); });
+    return error.empty() ? own.text() : "error: " + error;
+}
+
+std::vector<std::string> Census::take(const std::vector<Statement> &statements, const std::string &path) {
     std::string record = in_child("taking the census", [&] {
         std::set<uint32_t> ran;
         auto note = [&ran](uint32_t number) {
@@ -262,7 +285,7 @@ void Census::take(const std::vector<Statement> &statements, const std::string &p
                 ran.insert(known->second | IS_METHOD);
             return GO_ON;
         });
-        suspend_effects(image, [](const char *, const Arguments &) {});
+        suspend_effects(image);
 
         std::string all;
         for (size_t first = 0; first < statements.size();) {
@@ -279,13 +302,9 @@ void Census::take(const std::vector<Statement> &statements, const std::string &p
                 auto add = [&](uint32_t number) { found.append((const char *)&number, sizeof number); };
                 for (size_t i = first; i < last; i++) {
                     ran.clear();
-                    evaluated = &statements[i];
                     alarm(MOST_SECONDS);
                     double begin = seconds();
-                    jl_module_t *module = find_module(image, statements[i].module);
-                    if (module)
-                        evaluate(module, statements[i].file, statements[i].line, statements[i].text);
-                    generate(statements[i], [](jl_value_t *) {});
+                    std::string gave = result(statements[i]);
                     // what was compiled for this runs unseen the first time
                     bool compiled = seconds() - begin > LEAST_SECONDS_TO_COMPILE;
                     for (size_t j = 0; compiled && j < without_code.size();) {
@@ -299,6 +318,8 @@ void Census::take(const std::vector<Statement> &statements, const std::string &p
                         without_code[j] = without_code.back();
                         without_code.pop_back();
                     }
+                    bool failed = gave.compare(0, 7, "error: ") == 0;
+                    found += failed ? std::string(DIGITS, '0') : gave;
                     add((uint32_t)i);
                     add((uint32_t)ran.size());
                     for (uint32_t number : ran) {
@@ -318,12 +339,14 @@ void Census::take(const std::vector<Statement> &statements, const std::string &p
     // Many statements run the same: each such set stands in the file once.
     std::map<std::vector<uint32_t>, uint32_t> sets;
     std::vector<uint32_t> set_of(statements.size());
-    auto *numbers = (const uint32_t *)record.data();
-    for (size_t at = 0; at < record.size() / sizeof(uint32_t);) {
-        uint32_t statement = numbers[at], count = numbers[at + 1];
-        std::vector<uint32_t> ran(numbers + at + 2, numbers + at + 2 + count);
+    std::vector<std::string> gave(statements.size());
+    for (size_t at = 0; at < record.size();) {
+        auto *numbers = (const uint32_t *)(record.data() + at + DIGITS);
+        uint32_t statement = numbers[0], count = numbers[1];
+        gave[statement] = record.substr(at, DIGITS);
+        std::vector<uint32_t> ran(numbers + 2, numbers + 2 + count);
         set_of[statement] = sets.emplace(std::move(ran), (uint32_t)sets.size()).first->second;
-        at += 2 + count;
+        at += DIGITS + (2 + count) * sizeof(uint32_t);
     }
     FILE *file = fopen(path.c_str(), "wb");
     if (!file)
@@ -342,6 +365,7 @@ void Census::take(const std::vector<Statement> &statements, const std::string &p
         write_number(file, number);
     if (fclose(file))
         fail("cannot write " + path);
+    return gave;
 }
 
 std::vector<uint32_t> Census::affected(const std::string &path, size_t since) const {
@@ -384,27 +408,10 @@ std::vector<uint32_t> Census::affected(const std::string &path, size_t since) co
 }
 
 std::vector<std::string> Census::results(const std::vector<Statement> &statements) const {
-    Digest *digest = nullptr;
-    suspend_effects(image, [&](const char *name, const Arguments &call) {
-        if (!strcmp(name, "jl_checked_assignment")) {
-            digest->name(((jl_binding_t *)call.values[0])->name);
-            digest->value((jl_value_t *)call.values[1]);
-        }
-        else if (!strcmp(name, "jl_method_def")) {
-            digest->value((jl_value_t *)jl_svecref(call.values[0], 0));
-            digest->value((jl_value_t *)call.values[1]);
-        }
-    });
+    suspend_effects(image);
     QuietLogging quiet;
     std::vector<std::string> found;
-    for (const Statement &statement : statements) {
-        Digest own;
-        digest = &own;
-        evaluated = &statement;
-        jl_module_t *module = find_module(image, statement.module);
-        std::string error = module ? evaluate(module, statement.file, statement.line, statement.text) : "no module";
-        generate(statement, [&](jl_value_t *code) { own.value(code); });
-        found.push_back(error.empty() ? own.text() : "error: " + error);
-    }
+    for (const Statement &statement : statements)
+        found.push_back(result(statement));
     return found;
 }

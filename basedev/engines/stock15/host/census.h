@@ -20,8 +20,8 @@ public:
     explicit Census(const Image &image);
 
     // Evaluates the statements, some files' together in processes of their own, and writes to a file what each of
-    // them ran.
-    void take(const std::vector<Statement> &statements, const std::string &path);
+    // them ran. Returns what each gives, as `results` does, but only zeros for one that fails.
+    std::vector<std::string> take(const std::vector<Statement> &statements, const std::string &path);
 
     // The numbers of the statements, as they were given to `take`, that ran code or called methods that are others
     // since the world `since`.
@@ -40,6 +40,9 @@ private:
     std::vector<jl_method_t *> methods;
     std::unordered_map<jl_method_t *, uint32_t> number_of_method;
     std::vector<jl_method_t *> generated;
+
+    // What evaluating a statement gives, without effect.
+    std::string result(const Statement &statement) const;
 
     // Calls the generators of the methods that the statement defined in the image, for what they were called for.
     void generate(const Statement &statement, const std::function<void(jl_value_t *)> &made) const;

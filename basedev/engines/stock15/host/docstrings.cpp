@@ -1,5 +1,7 @@
 #include "docstrings.h"
 
+#include "evaluate.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <vector>
@@ -146,19 +148,11 @@ void Docstrings::move(const std::string &file, long from, long to, long by) {
 void Docstrings::settle() {
     NoCollection none;
     std::unordered_map<std::string, size_t> rank;  // of the files, in the order in which they were included
-    auto *files = (jl_array_t *)base("_included_files");
-    for (size_t i = 0; i < jl_array_len(files); i++) {
-        jl_value_t *path = jl_fieldref(jl_arrayref(files, i), 1);
-        rank.emplace(std::string(jl_string_data(path), jl_string_len(path)), i);
-    }
+    IncludedFiles files;
+    for (size_t i = 0; i < files.size(); i++)
+        rank.emplace(files.path(i), i);
     auto rank_of = [&](const std::string &file) {
-        auto found = rank.find(file);
-        for (auto entry = rank.begin(); found == rank.end() && entry != rank.end(); ++entry) {
-            size_t length = entry->first.size();  // files of Base are listed with a directory before them
-            if (length > file.size() && entry->first.compare(length - file.size(), file.size(), file) == 0 &&
-                entry->first[length - file.size() - 1] == '/')
-                found = entry;
-        }
+        auto found = rank.find(files.full(file));
         return found == rank.end() ? rank.size() : found->second;
     };
     settle_modules(rank_of);

@@ -28,67 +28,43 @@ jl_module_t *find_module(const Image &image, const std::string &name) {
     return module;
 }
 
-namespace {
+IncludedFiles::IncludedFiles() : list((jl_array_t *)jl_get_global(jl_base_module, jl_symbol("_included_files"))) {
+    if (!list || !jl_array_len(list))
+        fail("this Julia has no Base._included_files");
+    directory = path(0);
+    directory.erase(directory.rfind('/') + 1);
+}
 
-// The list of files that Julia included: pairs of a module and a path. Those of Base are known to the image by their
-// names beside the first one, sysimg.jl.
-class IncludedFiles {
-public:
-    IncludedFiles() : list((jl_array_t *)jl_get_global(jl_base_module, jl_symbol("_included_files"))) {
-        if (!list || !jl_array_len(list))
-            fail("this Julia has no Base._included_files");
-        directory = path(0);
-        directory.erase(directory.rfind('/') + 1);
-    }
+std::string IncludedFiles::path(size_t i) const {
+    jl_value_t *path = jl_fieldref(jl_arrayref(list, i), 1);
+    return std::string(jl_string_data(path), jl_string_len(path));
+}
 
-    std::string full(const std::string &file) const { return file[0] == '/' ? file : directory + file; }
-
-    // Index of a file, which a given module includes, or any.
-    size_t find(const std::string &file, jl_module_t *module) const {
-        for (size_t i = jl_array_len(list); i-- > 0;)
-            if (path(i) == full(file) && (!module || jl_fieldref(jl_arrayref(list, i), 0) == (jl_value_t *)module))
-                return i;
-        fail(file + " is not among the files that Julia included");
-    }
-
-    void call(const char *function, size_t index, jl_value_t *value) const {
-        jl_value_t *arguments[] = {(jl_value_t *)list, jl_box_long((long)index + 1), value};
-        auto *called = (jl_function_t *)jl_get_global(jl_base_module, jl_symbol(function));
-        if (!jl_call(called, arguments, value ? 3 : 2))
-            fail("Base._included_files is not as expected");
-    }
-
-    jl_value_t *pair(jl_module_t *module, const std::string &file) const {
-        jl_value_t *path = jl_pchar_to_string(full(file).data(), full(file).size());
-        JL_GC_PUSH1(&path);
-        jl_value_t *made = jl_new_struct((jl_datatype_t *)jl_tparam0(jl_typeof(list)), module, path);
-        JL_GC_POP();
-        return made;
-    }
-
-private:
-    jl_array_t *list;
-    std::string directory;
-
-    std::string path(size_t i) const {
-        jl_value_t *path = jl_fieldref(jl_arrayref(list, i), 1);
-        return std::string(jl_string_data(path), jl_string_len(path));
-    }
-};
-
-}  // namespace
-
-void include_file(jl_module_t *module, const std::string &file, const std::string &after) {
-    IncludedFiles files;
-    jl_value_t *pair = files.pair(module, file);
-    JL_GC_PUSH1(&pair);
-    files.call("insert!", files.find(after, nullptr) + 1, pair);
+void IncludedFiles::add(jl_module_t *module, const std::string &file, const std::string &after) {
+    jl_value_t *path = nullptr, *pair = nullptr;
+    JL_GC_PUSH2(&path, &pair);
+    path = jl_pchar_to_string(full(file).data(), full(file).size());
+    pair = jl_new_struct((jl_datatype_t *)jl_tparam0(jl_typeof(list)), module, path);
+    change("insert!", find(after, nullptr) + 1, pair);
     JL_GC_POP();
 }
 
-void exclude_file(jl_module_t *module, const std::string &file) {
-    IncludedFiles files;
-    files.call("deleteat!", files.find(file, module), nullptr);
+void IncludedFiles::remove(jl_module_t *module, const std::string &file) {
+    change("deleteat!", find(file, module), nullptr);
+}
+
+size_t IncludedFiles::find(const std::string &file, jl_module_t *module) const {
+    for (size_t i = size(); i-- > 0;)
+        if (path(i) == full(file) && (!module || jl_fieldref(jl_arrayref(list, i), 0) == (jl_value_t *)module))
+            return i;
+    fail(file + " is not among the files that Julia included");
+}
+
+void IncludedFiles::change(const char *function, size_t index, jl_value_t *value) {
+    jl_value_t *arguments[] = {(jl_value_t *)list, jl_box_long((long)index + 1), value};
+    auto *called = (jl_function_t *)jl_get_global(jl_base_module, jl_symbol(function));
+    if (!jl_call(called, arguments, value ? 3 : 2))
+        fail("Base._included_files is not as expected");
 }
 
 static std::string error_text(jl_value_t *error) {

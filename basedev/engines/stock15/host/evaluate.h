@@ -8,10 +8,27 @@
 // The module of this full name (`Base.Meta`, `Random`), or null.
 jl_module_t *find_module(const Image &image, const std::string &name);
 
-// Puts `file` into the list of files that Julia included (Base._included_files), behind the file `after`.
-void include_file(jl_module_t *module, const std::string &file, const std::string &after);
-// Takes `file` out of it.
-void exclude_file(jl_module_t *module, const std::string &file);
+// The files that Julia included (Base._included_files), in that order, each with the module that did. Those of Base are
+// known to an image by their names beside the first one.
+class IncludedFiles {
+public:
+    IncludedFiles();
+
+    size_t size() const { return jl_array_len(list); }
+    std::string path(size_t i) const;
+    std::string full(const std::string &file) const { return file[0] == '/' ? file : directory + file; }
+    // Adds a file behind the file `after`.
+    void add(jl_module_t *module, const std::string &file, const std::string &after);
+    void remove(jl_module_t *module, const std::string &file);
+
+private:
+    jl_array_t *list;
+    std::string directory;
+
+    // Index of the file that the module includes, or any module if null.
+    size_t find(const std::string &file, jl_module_t *module) const;
+    void change(const char *function, size_t index, jl_value_t *value);
+};
 
 // Evaluates `text` at top level of a module as if it stood at `line` of `file`.
 // Returns an empty string, or Julia's own message about the error.

@@ -315,8 +315,9 @@ public:
 
     void census(const std::string &path, const std::vector<Step> &steps) {
         StandardLibraries found(libraries);
-        Census(image).take(statements_of(steps), path);
-        answer(Json().raw("null"));
+        Json json;
+        write_strings(json, Census(image).take(statements_of(steps), path));
+        answer(json);
     }
 
     void computed(const std::string &path, const std::vector<Step> &steps) {
@@ -338,23 +339,20 @@ public:
         answer(json);
     }
 
+    void results(const std::vector<Step> &steps, const std::vector<Step> &evaluated) {
+        auto half = evaluated.begin() + (long)(evaluated.size() / 2);
+        std::vector<Step> first(evaluated.begin(), half), second(half, evaluated.end());
+        Json json;
+        json.open('[');
+        for (auto &part : in_children("evaluating statements", {results_of(first, steps), results_of(second, steps)}))
+            json.raw(part);
+        answer(json.close(']'));
+    }
+
     void compare(const std::vector<Step> &steps, const std::vector<Step> &compared) {
-        auto results = [&](bool after) {
-            return [&, after] {
-                Json ignored, result;
-                ignored.open('{');
-                if (after)
-                    perform_all(steps, ignored);
-                StandardLibraries found(libraries);
-                result.open('[');
-                for (auto &text : Census(image).results(statements_of(compared)))
-                    result.string(text);
-                return result.close(']').text;
-            };
-        };
         const char *doing = "evaluating statements";
-        auto both = in_children(doing, {results(false), results(true)});
-        std::string again = both[0] == both[1] ? both[0] : in_child(doing, results(false));
+        auto both = in_children(doing, {results_of(compared, {}), results_of(compared, steps)});
+        std::string again = both[0] == both[1] ? both[0] : in_child(doing, results_of(compared, {}));
         Json json;
         json.open('[').raw(both[0]).raw(again).raw(both[1]);
         answer(json.close(']'));
@@ -414,6 +412,26 @@ public:
     }
 
 private:
+    static void write_strings(Json &json, const std::vector<std::string> &texts) {
+        json.open('[');
+        for (auto &text : texts)
+            json.string(text);
+        json.close(']');
+    }
+
+    // For a child: what the statements give after the steps.
+    std::function<std::string()> results_of(const std::vector<Step> &statements, const std::vector<Step> &steps) {
+        return [this, &statements, steps] {
+            Json ignored, results;
+            ignored.open('{');
+            if (!steps.empty())
+                perform_all(steps, ignored);
+            StandardLibraries found(libraries);
+            write_strings(results, Census(image).results(statements_of(statements)));
+            return results.text;
+        };
+    }
+
     static std::vector<Statement> statements_of(const std::vector<Step> &steps) {
         std::vector<Statement> statements;
         for (const Step &step : steps)
@@ -480,11 +498,11 @@ private:
             return "";
         }
         if (step.kind == Step::INCLUDE) {
-            include_file(module, step.file, step.text);
+            IncludedFiles().add(module, step.file, step.text);
             return "";
         }
         if (step.kind == Step::EXCLUDE) {
-            exclude_file(module, step.file);
+            IncludedFiles().remove(module, step.file);
             return "";
         }
         jl_sym_t *name = jl_symbol(step.file.c_str());
@@ -705,11 +723,14 @@ int main(int argc, char **argv) {
             else
                 host.computed(path, take_steps(count));
         }
-        else if (verb == "compare") {
+        else if (verb == "compare" || verb == "results") {
             size_t more = 0;
             words >> more;
-            auto steps = take_steps(number);
-            host.compare(steps, take_steps(more));
+            auto steps = take_steps(number), statements = take_steps(more);
+            if (verb == "compare")
+                host.compare(steps, statements);
+            else
+                host.results(steps, statements);
         }
         else if (verb == "compile")
             host.compile(requests.bytes(number));
