@@ -163,11 +163,13 @@ def set_aside(ours: Facts, theirs: Facts, before: Facts) -> tuple[Facts, Facts, 
     """Both images' facts without lines that are still those of the base image, and these.
 
     Native code and line tables of the base image are kept as they are, so that code tells the lines that it had in the
-    base image although an edit further up in the file moved it. (Methods themselves tell their new lines.)
+    base image although an edit further up in the file moved it. (Methods themselves tell their new lines.) Closures
+    that macros make have lines of the user's file under the name of the macro's file, which nothing can tell apart.
     """
     stale: Facts = Counter()
     for fact, count in (ours - theirs).items():
-        if fact[0] in MOVABLE and before[fact] >= count:
+        movable = fact[0] in MOVABLE or (fact[0] == "lines" and is_left_over(fact[1]))
+        if movable and before[fact] >= count:
             stale[fact] = count
     wanted = Counter((kind, what) for kind, what, _ in stale.elements())
     replaced: Facts = Counter()

@@ -91,19 +91,12 @@ void Lines::settle(jl_method_t *method) const {
 void Lines::settle(const Image &image) {
     if (moves.empty())
         return;
-    // Macros put lines of one file into methods of another: its name stands in their code, which has symbols as text.
+    // Macros put lines of their own file into methods of others: such a file's name is among a method's literals.
     auto concerns = [&](jl_method_t *method) {
-        if (moves.count(method->file))
-            return true;
-        jl_value_t *source = method->source;
-        if (!source || !jl_typeis(source, jl_array_uint8_type))
-            return source != nullptr;
-        for (auto &entry : moves) {
-            const char *name = jl_symbol_name(entry.first);
-            if (memmem(jl_array_data((jl_array_t *)source), jl_array_len((jl_array_t *)source), name, strlen(name)))
-                return true;
-        }
-        return false;
+        bool found = moves.count(method->file) != 0;
+        for (size_t i = 0; method->roots && i < jl_array_len(method->roots) && !found; i++)
+            found = moves.count((jl_sym_t *)jl_array_ptr_ref(method->roots, i)) != 0;
+        return found;
     };
     for (jl_value_t *object : image.objects_of(jl_method_type))
         if (concerns((jl_method_t *)object))
