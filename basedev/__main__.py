@@ -9,6 +9,8 @@ def main() -> int:
     """Runs the command line; before that, what can go wrong while it is loaded. Returns the exit code."""
     try:
         from .cli import main as command_line
+
+        return command_line()
     except KeyboardInterrupt:
         print("basedev: interrupted; nothing was changed", file=sys.stderr)
         return 130
@@ -16,7 +18,6 @@ def main() -> int:
         reason = str(error).splitlines()[0]
         print(f"basedev: git or a Python package that basedev needs is not installed: {reason}", file=sys.stderr)
         return 3
-    return command_line()
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import git
-
 from . import usrtree
+from .adopted import BASE_RECORD
 from .distribution import MULTIARCH, Distribution
 from .errors import SetupError, UsageError
 from .sources import Sources
@@ -90,6 +89,8 @@ class Checkout:
     @property
     def commit(self) -> str | None:
         """The commit that is checked out; None outside git or before the first commit."""
+        import git  # takes longer to load than all else that `run` needs
+
         try:
             return str(git.Repo(self.root, search_parent_directories=False).head.commit.hexsha)
         except (git.GitError, OSError, ValueError):
@@ -98,7 +99,7 @@ class Checkout:
     @property
     def base_record(self) -> Path:
         """Where `init` notes the base image of this checkout; git ignores `usr/`."""
-        return self.root / "usr/share/basedev/base.json"
+        return self.root / BASE_RECORD
 
 
 def _same_size(one: Path, other: Path) -> bool:

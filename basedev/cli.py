@@ -12,22 +12,22 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import __version__
 from .checkout import Checkout
+from .command_images import add_verbs
 from .config import ENGINES, Config, load_config
-from .errors import BasedevError, InternalError, NeedsFullRebuild, SetupError, UsageError
+from .errors import BasedevError, InternalError, NeedsFullRebuild, OutputError, SetupError, UsageError
+from .sizes import parse_size
 from .storage import Storage
-from .terminal import OutputError, Terminal
+from .terminal import Terminal
 from .workflows.build import CHAINED, FULL, Builder, Result
 from .workflows.initialise import initialise
-from .workflows.revisions import Reviser, load, save
 from .workflows.run import become_julia, run_julia
 from .workflows.testing import check_names, tests_for
-from .workflows.verify import verify
 
 INTERRUPTED = 130
 
@@ -42,6 +42,16 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no count")
     return int(text)
+
+
+def _verbs(parser: argparse.ArgumentParser) -> Callable[[str, str, str], argparse.ArgumentParser]:
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+
+    def verb(name: str, help: str, example: str) -> argparse.ArgumentParser:
+        description = help[0].upper() + help[1:] + "."
+        return verbs.add_parser(name, help=help, description=description, epilog=f"example: {example}")
+
+    return verb
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,12 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     making(test)
     test.add_argument("names", nargs="*", metavar="NAME", help="tests; without, those of the changed files")
     revision = command("revision", "the revision from the base image as a file", "basedev revision export -o fix.jl")
-    verbs = revision.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
-
-    def verb(name: str, help: str, example: str) -> argparse.ArgumentParser:
-        description = help[0].upper() + help[1:] + "."
-        return verbs.add_parser(name, help=help, description=description, epilog=f"example: {example}")
-
+    verb = _verbs(revision)
     show = verb("show", "what a revision does, and where it comes from", "basedev revision show fix.jl")
     show.add_argument("file", nargs="?", metavar="FILE", type=Path, help="without, that of the present sources")
     export = verb("export", "write the revision to the present sources", "basedev revision export -o fix.jl")
@@ -95,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--force", action="store_true", help="overwrite FILE if it is there")
     apply = verb("apply", "make the image of a revision in a file", "basedev revision apply fix.jl")
     apply.add_argument("file", metavar="FILE", type=Path, help="a file that export wrote")
+    images = command("images", "the images in the cache directory: list, pin, collect, verify", "basedev images list")
+    add_verbs(_verbs(images))
     verify = command(
         "verify",
         "compare the chained image with a full rebuild of the same sources, in minutes",
@@ -124,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         error: BasedevError = SetupError(f"the result can't be written to standard output: {problem.strerror}")
     except BasedevError as problem:
         error = problem
+    except ImportError:  # of a package that is only loaded when it is needed
+        raise
     except OSError as problem:
         where = f"{problem.filename}: " if problem.filename else ""
         error = SetupError(f"cannot go on: {where}{problem.strerror or problem}")
@@ -138,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    if options.command == "images":
+        return _images(options, terminal)
     checkout = Checkout.find(options.directory)
     config = load_config(checkout.root)
     storage = Storage()
@@ -162,6 +173,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.command == "test":
         check_names(options.names, checkout.root)
     if options.command == "verify":
+        from .workflows.verify import verify
+
         check_names(options.tests, checkout.root)
         with terminal.steps() as steps:
             found = verify(Builder(checkout, storage, steps), options.tests)
@@ -188,7 +201,25 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     return become_julia(checkout, result.image, arguments, cwd)
 
 
+def _images(options: argparse.Namespace, terminal: Terminal) -> int:
+    from . import command_images
+    from .workflows.images import Images
+
+    try:
+        checkout = Checkout.find(options.directory)
+    except UsageError:
+        if options.directory != Path():
+            raise
+        checkout = None
+    storage = Storage()
+    leftovers = storage.sweep()
+    budget = parse_size(load_config(checkout.root if checkout else None).budget)
+    return command_images.run(Images(checkout, storage, budget), options, leftovers, terminal)
+
+
 def _revision(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
+    from .workflows.revisions import Reviser, load, save
+
     if options.verb == "show" and options.file:
         terminal.revision(load(options.file))
         return 0
@@ -214,6 +245,8 @@ def _revision(checkout: Checkout, storage: Storage, options: argparse.Namespace,
 
 
 def _replay(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
+    from .workflows.revisions import Reviser
+
     if options.engine or options.full_rebuild is not None:
         raise UsageError("--replay makes no image: leave out --engine and --full-rebuild")
     with terminal.steps() as steps, _only_chained():
@@ -254,6 +287,8 @@ def _build(
             raise SetupError(f"only a full rebuild is right, and it was not wanted: {reason}") from reason
     if options.command != "build" and result.full_rebuild_reason and result.status == "built":
         terminal.message(f"rebuilt in full: {result.full_rebuild_reason}")
+    if options.command != "build":
+        terminal.collected(result)
     return result
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import tomli
 
 from .errors import UsageError
+from .sizes import parse_size
 
 ENGINES = ("auto", "stock-1.5", "full")
 
@@ -27,6 +28,8 @@ class Config:
     full_rebuild: bool = True
     """Whether a build that can't be chained may take minutes for a full rebuild; otherwise it fails with the
     reason."""
+    budget: str = "10 GiB"
+    """How much disk images may take before those that were not used for longest are removed."""
 
 
 def load_config(root: Path | None) -> Config:
@@ -61,4 +64,8 @@ def _merge(config: Config, path: Path) -> Config:
         config = replace(config, **{field.name: value})
     if config.engine not in ENGINES:
         raise UsageError(f"{path}: engine must be one of {', '.join(ENGINES)}, not {config.engine!r}")
+    try:
+        parse_size(config.budget)
+    except ValueError as error:
+        raise UsageError(f"{path}: budget: {error}") from error
     return config

@@ -32,10 +32,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from elftools.elf.dynamic import DynamicSection
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import StringTableSection
-
 from . import apt
 from .errors import InternalError, SetupError
 from .process import run
@@ -309,6 +305,10 @@ def _settle_search_paths(prefix: Path) -> None:
     libLLVM's own path is wrong for where the file stands (`$ORIGIN/../lib`): cut after `$ORIGIN`, it is
     right, and names that share the rest of the string are unharmed.
     """
+    from elftools.elf.dynamic import DynamicSection
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import StringTableSection
+
     dt_rpath = (15).to_bytes(8, "little")
     wrong, right = b"$ORIGIN/../lib\0", b"$ORIGIN\0"
     for path in (prefix / "usr/bin/julia", *_elf_files(prefix / "usr/lib" / MULTIARCH)):

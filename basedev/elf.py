@@ -8,10 +8,6 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
-
 from .errors import SetupError
 
 ELF_HEADER_SIZE = 64
@@ -32,6 +28,10 @@ class ImageSymbols:
 
     def contents(self, name: str) -> bytes:
         """The bytes of a symbol with contents in the file, as long as its size says."""
+        from elftools.common.exceptions import ELFError
+        from elftools.elf.elffile import ELFFile
+        from elftools.elf.sections import SymbolTableSection
+
         try:
             with self.path.open("rb") as file:
                 elf = ELFFile(file)

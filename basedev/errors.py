@@ -45,6 +45,10 @@ class InternalError(BasedevError):
     exit_code = 4
 
 
+class OutputError(OSError):
+    """Standard output can't be written."""
+
+
 class NeedsFullRebuild(Exception):
     """A change that can't be chained with the same result as a full rebuild. `str()` is the reason, one line.
 

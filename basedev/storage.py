@@ -146,14 +146,15 @@ class Storage:
         with self.staging("discarded") as grave, suppress(FileNotFoundError):  # another process may be faster
             place.rename(grave / place.name)
 
-    def sweep(self) -> None:
-        """Deletes what killed processes left. Every use of `staging` does so first."""
+    def sweep(self) -> int:
+        """Deletes what killed processes left, and tells how many things. Every use of `staging` does so first."""
         with self.lock("staging"):
-            self._sweep(self.directory("staging"))
+            return self._sweep(self.directory("staging"))
 
     @staticmethod
-    def _sweep(area: Path) -> None:
+    def _sweep(area: Path) -> int:
         """Deletes what no living process holds. The caller has the lock under which directories get their guards."""
+        swept = 0
         for guard in area.glob("*.lock"):
             try:
                 handle = os.open(guard, os.O_RDWR | os.O_CLOEXEC)
@@ -165,6 +166,7 @@ class Storage:
                 continue
             else:
                 shutil.rmtree(guard.with_suffix(""), ignore_errors=True)
+                swept += 1
                 guard.unlink(missing_ok=True)
             finally:
                 os.close(handle)
@@ -172,3 +174,5 @@ class Storage:
             # a program that outlived its basedev for a moment may have written while it was deleted
             if left.suffix != ".lock" and not Path(f"{left}.lock").exists():
                 shutil.rmtree(left, ignore_errors=True)
+                swept += 1
+        return swept

@@ -7,14 +7,22 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import SetupError
-from .storage import Storage, digest_of, file_digest
+from .holds import Hold
+from .storage import Storage, digest_of, disk_errors, file_digest
 
 SCHEMA = 1
+
+KINDS = ("images", "bases", "revisions", "hosts", "bootstrap")
+"""Everything that is kept in stores."""
+
+MANIFEST, VERIFIED, USED, PINNED = "manifest.json", "verified.json", "used", "pinned"
+"""Files of an entry besides those that the manifest lists: the sizes and times at the last check; one whose time of
+change is that of the last use; one that keeps the entry from being collected."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,8 @@ class Entry:
 
     directory: Path
     manifest: Mapping[str, Any]
+    hold: Hold | None = field(default=None, compare=False, repr=False)
+    """Keeps it from being collected while this object lives."""
 
     @property
     def id(self) -> str:
@@ -41,24 +51,67 @@ class Store:
         self.storage = storage
 
     def find(self, kind: str, name: str) -> Entry | None:
-        """The entry of this name, if there is one that is whole. A damaged one is removed.
+        """The entry of this name, if there is one that is whole; now is its last use. A damaged one is removed.
 
-        A file's checksum is computed again only when its size or time of change differ from those at
-        the last check, as git does for its index.
+        It stays where it is while the result lives. A file's checksum is computed again only when its size or
+        time of change differ from those at the last check, as git does for its index.
         """
         directory = self.storage.root / kind / name
-        try:
-            manifest = json.loads((directory / "manifest.json").read_text())
-        except FileNotFoundError:
-            manifest = None
-            if not directory.exists():
-                return None
-        except (OSError, ValueError):
-            manifest = None
-        if _is_manifest_of(manifest, kind, name) and self._is_whole(directory, manifest["files"]):
-            return Entry(directory, manifest)
+        hold = Hold.take(directory)
+        if hold is None and not directory.exists():
+            return None
+        manifest = read_manifest(directory)
+        if manifest is not None and self._is_whole(directory, manifest["files"]):
+            with suppress(OSError):  # on a disk that is full or read-only
+                (directory / USED).touch()
+            return Entry(directory, manifest, hold)
         self.storage.discard(directory)
         return None
+
+    def examine(self, kind: str, name: str) -> list[str]:
+        """What is wrong with an entry, all its checksums computed anew; nothing is changed."""
+        directory = self.storage.root / kind / name
+        hold = Hold.take(directory)
+        if hold is None and not os.path.lexists(directory):
+            return []  # collected meanwhile
+        manifest = read_manifest(directory)
+        if manifest is None:
+            return ["its manifest is missing, damaged, or of another version of basedev"]
+        wrong = []
+        for file, expected in manifest["files"].items():
+            try:
+                if (directory / file).stat().st_size != expected["size"]:
+                    wrong.append(f"{file} has another size")
+                elif file_digest(directory / file) != expected["sha256"]:
+                    wrong.append(f"{file} has another checksum")
+            except OSError as error:
+                wrong.append(f"{file} can't be read ({error.strerror})")
+        known = {*manifest["files"], MANIFEST, VERIFIED, USED, PINNED}
+        for path in sorted(directory.rglob("*")):
+            file = path.relative_to(directory).as_posix()
+            if not path.is_dir() and file not in known and not file.startswith(f".{VERIFIED}-"):
+                wrong.append(f"{file} does not belong to it")
+        return wrong
+
+    def names(self, kind: str) -> list[str]:
+        """The entries of one kind, whole or not."""
+        try:
+            return sorted(path.name for path in (self.storage.root / kind).iterdir())
+        except FileNotFoundError:
+            return []
+
+    def pin(self, kind: str, name: str, pinned: bool) -> bool:
+        """Keeps an entry from being collected, or no longer. Returns False when it is gone."""
+        directory = self.storage.root / kind / name
+        hold = Hold.take(directory)
+        if hold is None:
+            return False
+        with disk_errors(f"{'pin' if pinned else 'unpin'} {name}"):
+            if pinned:
+                (directory / PINNED).touch()
+            else:
+                (directory / PINNED).unlink(missing_ok=True)
+        return True
 
     def publish(self, kind: str, name: str, made: Path, about: Mapping[str, Any]) -> Entry:
         """Adds a directory that was made in `storage.staging`; all files in it become part of the entry."""
@@ -69,11 +122,11 @@ class Store:
         }
         manifest = {"schema": SCHEMA, "entry": f"{kind}/{name}", "created": time.time(), **about, "files": files}
         manifest["checksum"] = _checksum(manifest)
-        (made / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        (made / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in made.rglob("*"):
             if path.is_file():
                 path.chmod(path.stat().st_mode & 0o555)
-        (made / "verified.json").write_text(json.dumps(_stats(made, files)))
+        (made / VERIFIED).write_text(json.dumps(_stats(made, files)))
         self.storage.publish(made, self.storage.root / kind / name)
         entry = self.find(kind, name)
         if entry is None:
@@ -84,7 +137,7 @@ class Store:
     def _is_whole(directory: Path, files: Mapping[str, Any]) -> bool:
         try:
             now = _stats(directory, files)
-            seen = json.loads((directory / "verified.json").read_text())
+            seen = json.loads((directory / VERIFIED).read_text())
         except FileNotFoundError:
             if not directory.exists() or any(not (directory / name).exists() for name in files):
                 return False
@@ -97,21 +150,26 @@ class Store:
             path = directory / name
             if path.stat().st_size != expected["size"] or file_digest(path) != expected["sha256"]:
                 return False
-        temporary = directory / f".verified-{os.getpid()}"
+        temporary = directory / f".{VERIFIED}-{os.getpid()}"
         with suppress(OSError):  # on a disk that is full or read-only, it is checked again the next time
             temporary.write_text(json.dumps(now))
-            temporary.replace(directory / "verified.json")
+            temporary.replace(directory / VERIFIED)
         return True
 
 
-def _is_manifest_of(manifest: Any, kind: str, name: str) -> bool:
-    """Whether a manifest is one of this version, undamaged, and of the entry in whose place it stands."""
-    return (
+def read_manifest(directory: Path) -> dict[str, Any] | None:
+    """An entry's manifest if it is one of this version, undamaged, and of the entry in whose place it stands."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    whole = (
         isinstance(manifest, dict)
         and manifest.get("schema") == SCHEMA
-        and manifest.get("entry") == f"{kind}/{name}"
+        and manifest.get("entry") == f"{directory.parent.name}/{directory.name}"
         and manifest.pop("checksum", None) == _checksum(manifest)
     )
+    return manifest if whole else None
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

@@ -2,58 +2,47 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
+import shutil
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
-from rich.text import Text
-
-from .errors import BasedevError
+from .errors import BasedevError, OutputError
 from .revision import Definition
 from .signatures import brief
 from .workflows.build import NOTHING_KNOWN, Result
-from .workflows.revisions import Exported
-from .workflows.verify import Verification
 
-WORTH_SHOWING = 2.0
-"""Seconds: without a terminal, only steps that take longer are told."""
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from .workflows.revisions import Exported
+    from .workflows.verify import Verification
 
 UNEQUAL = "a defect of basedev: the chained image differs from the full rebuild; please report it with the edit"
 
 STYLES = {"added": "green", "modified": "yellow", "deleted": "red", "documented": "cyan"}
 
 
-class _Times(ProgressColumn):
-    """Elapsed and expected time of a step."""
+def escape(text: str) -> str:
+    """A text that is no markup of rich's."""
+    from rich.markup import escape
 
-    def render(self, task: Task) -> Text:
-        elapsed = task.elapsed or 0.0
-        expected = task.fields["expected"]
-        return Text(f"{elapsed:.0f} s of about {expected:.0f} s" if expected >= WORTH_SHOWING else f"{elapsed:.1f} s")
+    return escape(text)
 
 
 class Steps:
     """A display of the step under way. Call it with a step's name and the seconds it is expected to take."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Callable[[], Console]) -> None:
         self._console = console
-        self._live = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            _Times(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._live: Progress | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> Steps:
@@ -62,33 +51,23 @@ class Steps:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        if self._live:
+            self._live.stop()
 
     def __call__(self, step: str, expected: float) -> None:
-        if not self._console.is_terminal:
+        from .console import WORTH_SHOWING, step_bar
+
+        console = self._console()
+        if not console.is_terminal:
             if expected >= WORTH_SHOWING:
-                self._console.print(f"basedev: {escape(step)} (about {expected:.0f} s)", highlight=False)
+                console.print(f"basedev: {escape(step)} (about {expected:.0f} s)", highlight=False)
             return
+        if not self._live:
+            self._live = step_bar(console)
         self._live.start()
         if self._task is not None:
             self._live.remove_task(self._task)
         self._task = self._live.add_task(escape(step), total=None, expected=expected)
-
-
-class _Console(Console):
-    def print(self, *objects: Any, **options: Any) -> None:
-        try:
-            super().print(*objects, **options)
-        except OSError as error:
-            raise OutputError(*error.args) from error
-
-    def on_broken_pipe(self) -> None:
-        """An error like others, rather than a silent exit with the code for errors of the user's code."""
-        raise OutputError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-
-class OutputError(OSError):
-    """Standard output can't be written."""
 
 
 class Terminal:
@@ -96,16 +75,37 @@ class Terminal:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.out = _Console(highlight=False, soft_wrap=True)
-        self.err = _Console(stderr=True, highlight=False, soft_wrap=True)
+
+    @cached_property
+    def out(self) -> Console:
+        """Standard output."""
+        from .console import Lines
+
+        return Lines()
+
+    @cached_property
+    def err(self) -> Console:
+        """Standard error."""
+        from .console import Lines
+
+        return Lines(stderr=True)
+
+    @property
+    def width(self) -> int | None:
+        """Characters in a line of standard output; None where that is no terminal."""
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
     def steps(self) -> Steps:
         """A display of steps, for use in a `with` statement."""
-        return Steps(self.err)
+        return Steps(lambda: self.err)
 
     def message(self, text: str) -> None:
         """A line for the user that is no result."""
         self.err.print(f"basedev: {escape(text)}")
+
+    def result(self, line: str) -> None:
+        """A line of the result, as it is."""
+        self.out.print(escape(line))
 
     def json(self, value: dict[str, Any]) -> None:
         """The one object on standard output, with all keys that every command has."""
@@ -170,12 +170,18 @@ class Terminal:
             self.message(f"image {result.image_id} is there already")
         else:
             self._definitions(self.err, result.definitions)
+            self.collected(result)
             chained = result.engine != "full"
             counts = f": {result.invalidated} invalidated, {result.recompiled} recompiled" if chained else ""
             seconds = result.timings["total"]
             self.message(f"{'chained' if chained else 'rebuilt'} in {seconds:.1f} s{counts}")
         self.out.print(escape(str(result.image)))
         return None
+
+    def collected(self, result: Result) -> None:
+        """That older images had to make room for a new one."""
+        if removed := len(result.collected):
+            self.message(f"{removed} images used longest ago were removed for it (budget; see basedev images --help)")
 
     def revision(self, exported: Exported) -> None:
         """What a revision does, and where it comes from."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..checkout import Checkout
+from ..collection import Collection
+from ..config import load_config
 from ..engines import full
 from ..engines.stock15.baseimage import Progress
 from ..engines.stock15.host_program import Host, host_program
 from ..engines.stock15.layer import check, make_layer
-from ..errors import InternalError, NeedsFullRebuild
+from ..errors import InternalError, NeedsFullRebuild, SetupError
+from ..holds import Hold
 from ..revise import revise
 from ..revision import Definition, Revision
+from ..sizes import parse_size
 from ..sources import ChangeSet, Sources
 from ..storage import Storage, digest_of
 from ..store import Entry, Store
@@ -27,9 +32,12 @@ NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
     **dict.fromkeys(("new_code_reason", "invalidated", "recompiled", "peak_memory")),
-    **{"timings": {}, "errors": []},
+    **{"collected": [], "timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
+
+NOT_KEPT = ("image", "image_id", "status", "collected", "errors")
+"""Those that an image's manifest does not have."""
 
 
 @dataclass
@@ -53,7 +61,11 @@ class Result:
     invalidated: int | None = None
     recompiled: int | None = None
     peak_memory: int | None = None
+    collected: tuple[str, ...] = ()
+    """Images that were removed for this one, so that all keep to the budget."""
     timings: dict[str, float] = field(default_factory=dict)
+    hold: Hold | None = None
+    """Keeps the image from being collected while this object lives, and a Julia that this process becomes."""
 
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` prints (architecture of the command line)."""
@@ -76,6 +88,7 @@ class Result:
             "invalidated": self.invalidated,
             "recompiled": self.recompiled,
             "peak_memory": self.peak_memory,
+            "collected": list(self.collected),
             "timings": {step: round(seconds, 4) for step, seconds in self.timings.items()},
             "errors": [],
         }
@@ -161,7 +174,7 @@ class Builder:
             ignored_files=tuple(path for path in changes.paths if path not in in_image and path.endswith(".jl")),
         )
         if not changes.paths and engine is None:
-            result.status, result.image, result.image_id = "current", self.base.sysimage, self.base.id
+            self._describe_base(result)
             return result, True
         for candidate in (CHAINED, FULL):
             if engine in (None, candidate):
@@ -232,18 +245,27 @@ class Builder:
         with self.storage.staging("publish") as made:
             sysimage.rename(made / "sys.so")
             about = {
-                **{key: value for key, value in result.to_json().items() if key not in ("image", "image_id", "status")},
+                **{key: value for key, value in result.to_json().items() if key not in NOT_KEPT},
                 "julia_version": self.base.entry.manifest["julia_version"],
                 "commit": commit,
+                "checkout": str(self.checkout.root),
             }
             entry = self.store.publish("images", name, made, about)
         result.timings["publish"] = time.monotonic() - begin
         self._describe(result, entry)
+        budget = parse_size(load_config(self.checkout.root).budget)
+        with suppress(SetupError):  # the image is there; that others can't be removed is told by `images gc`
+            result.collected = tuple(item.id for item in Collection(self.storage).collect(budget).removed)
+
+    def _describe_base(self, result: Result) -> None:
+        result.status, result.image, result.image_id = "current", self.base.sysimage, self.base.id
+        result.hold = self.base.entry.hold
 
     @staticmethod
     def _describe(result: Result, entry: Entry) -> None:
         about = entry.manifest
         result.image, result.image_id, result.engine = entry.file("sys.so"), entry.id, about["engine"]
+        result.hold = entry.hold
         result.full_rebuild_reason, result.new_code_reason = about["full_rebuild_reason"], about["new_code_reason"]
         told = (*about["definitions"]["evaluated"], *about["definitions"]["deleted"])
         result.definitions = tuple(Definition(**one) for one in told)

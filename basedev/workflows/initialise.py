@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..adopted import remember
 from ..checkout import Checkout
 from ..engines.stock15.baseimage import BaseImage, Progress, make_base_image, record_base
 from ..errors import SetupError
@@ -16,6 +17,7 @@ def initialise(checkout: Checkout, storage: Storage, progress: Progress) -> Base
     checkout.julia  # noqa: B018 - a checkout without a program is refused first
     base = make_base_image(checkout.distribution, storage, progress)
     record_base(checkout.base_record, base)
+    remember(storage, checkout.root, base.id)
     return base
 
 
@@ -28,4 +30,6 @@ def adopted_base(checkout: Checkout, storage: Storage, progress: Progress) -> Ba
     distribution = checkout.distribution
     if not checkout.base_record.exists():
         raise SetupError(f"{checkout.root} has no base image yet: run basedev init")
-    return make_base_image(distribution, storage, progress)
+    base = make_base_image(distribution, storage, progress)
+    remember(storage, checkout.root, base.id)
+    return base

@@ -134,7 +134,7 @@ class Reviser(Builder):
             )
         result = given.result("present")
         if not given.revision.steps:
-            result.status, result.image, result.image_id = "current", self.base.sysimage, self.base.id
+            self._describe_base(result)
             return result
         name = digest_of("revision", self.base.id, given.text.encode("utf-8", "surrogateescape"))[:20]
         with self.storage.lock(
@@ -173,7 +173,7 @@ class Reviser(Builder):
         file = entry.file(REVISION)
         found = load(file)
         result = found.result("replayed")
-        result = replace(result, image=self.base.sysimage, image_id=self.base.id)
+        result = replace(result, image=self.base.sysimage, image_id=self.base.id, hold=self.base.entry.hold)
         return result, file if found.revision.steps else None
 
 

@@ -1,0 +1,48 @@
+"""How the terminal is drawn on with `rich`, which takes long to load: only for what is really shown."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from .errors import OutputError
+
+WORTH_SHOWING = 2.0
+"""Seconds: without a terminal, only steps that take longer are told."""
+
+
+class Lines(Console):
+    """A console that prints whole lines, and raises OutputError when it can't."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            raise OutputError(*error.args) from error
+
+    def on_broken_pipe(self) -> None:
+        """An error like others, rather than a silent exit with the code for errors of the user's code."""
+        raise OutputError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+class _Times(ProgressColumn):
+    """Elapsed and expected time of a step."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.elapsed or 0.0
+        expected = task.fields["expected"]
+        return Text(f"{elapsed:.0f} s of about {expected:.0f} s" if expected >= WORTH_SHOWING else f"{elapsed:.1f} s")
+
+
+def step_bar(console: Console) -> Progress:
+    """The line that shows the step under way."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), _Times())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
