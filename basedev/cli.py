@@ -155,7 +155,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     storage.sweep()
     if options.command == "init":
         with terminal.steps() as steps:
-            base = initialise(checkout, storage, steps)
+            base = initialise(checkout, storage, steps, terminal.message)
         if terminal.as_json:
             terminal.json({"status": "ready", "base_id": base.id, "image": str(base.sysimage), "errors": []})
         else:

@@ -166,13 +166,52 @@ def _complete(path: Path, record: _Record, storage: Storage, progress: Progress)
         return NewCheckout(path, record.commit, source, "nothing")
     progress("completing the checkout")
     with _errors_in(path):
-        for name in missing:
-            _copy(os.fspath(source.sources / "base" / name), os.fspath(base / name))
         if origin is not None and outdated:
             shutil.rmtree(path / "usr")
+        _generate(source, path)
         if outdated:
             usrtree.lay_out_usr(source.prefix, path, commit=record.commit)
     return NewCheckout(path, record.commit, source, "completed")
+
+
+def _generate(source: Distribution, tree: Path) -> None:
+    """Gives a tree those of the generated files that it has not."""
+    for name in GENERATED:
+        if not (tree / "base" / name).exists():
+            _copy(os.fspath(source.sources / "base" / name), os.fspath(tree / "base" / name))
+
+
+def complete_like_relatives(path: Path) -> Path | None:
+    """Gives a checkout without a `usr/` the Julia of one that shares its repository, or that it was cloned from.
+
+    Returns that other checkout; None when there is none with a `usr/` that was laid out here. Raises SetupError when
+    it can't be written, or its Julia is gone.
+    """
+    if (path / "usr").exists():
+        return None
+    for other in _relatives(path):
+        if (origin := usrtree.read_origin(other)) is not None:
+            source = Distribution.load(origin.prefix)
+            with _errors_in(path):
+                _generate(source, path)
+                usrtree.lay_out_usr(source.prefix, path, commit=origin.commit)
+            return other
+    return None
+
+
+def _relatives(path: Path) -> Iterator[Path]:
+    """The other worktrees of a checkout's repository, the main one first; those that it was cloned from on this
+    machine."""
+    try:
+        with Repo(path) as repo:
+            listed = repo.git.worktree("list", "--porcelain").splitlines()
+            places = [line.removeprefix("worktree ") for line in listed if line.startswith("worktree ")]
+            places += [url.removeprefix("file://") for remote in repo.remotes for url in remote.urls]
+    except (GitError, OSError, ValueError):
+        return
+    for place in map(Path, places):
+        if place.is_absolute() and place.is_dir() and place.resolve() != path.resolve():
+            yield place
 
 
 def _source_of(

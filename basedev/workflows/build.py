@@ -248,7 +248,7 @@ class Builder:
                 **{key: value for key, value in result.to_json().items() if key not in NOT_KEPT},
                 "julia_version": self.base.entry.manifest["julia_version"],
                 "commit": commit,
-                "checkout": str(self.checkout.root),
+                "checkout": str(self.checkout.root.resolve()),
             }
             entry = self.store.publish("images", name, made, about)
         result.timings["publish"] = time.monotonic() - begin

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..adopted import remember
 from ..checkout import Checkout
 from ..engines.stock15.baseimage import BaseImage, Progress, make_base_image, record_base
@@ -9,15 +11,23 @@ from ..errors import SetupError
 from ..storage import Storage
 
 
-def initialise(checkout: Checkout, storage: Storage, progress: Progress) -> BaseImage:
+def initialise(
+    checkout: Checkout, storage: Storage, progress: Progress, told: Callable[[str], None] = lambda _: None
+) -> BaseImage:
     """The checkout's base image, made now unless the cache has it.
 
+    A worktree or clone of a checkout has no `usr/`, which git ignores: it gets one of the same Julia.
     Raises SetupError when the checkout's Julia is missing or unsuitable.
     """
+    if not (checkout.root / "usr").exists():
+        from ..newcheckout import complete_like_relatives
+
+        if other := complete_like_relatives(checkout.root):
+            told(f"{checkout.root} had no usr/: laid out with the Julia of {other}")
     checkout.julia  # noqa: B018 - a checkout without a program is refused first
     base = make_base_image(checkout.distribution, storage, progress)
     record_base(checkout.base_record, base)
-    remember(storage, checkout.root, base.id)
+    remember(storage, checkout.root.resolve(), base.id)
     return base
 
 
@@ -31,5 +41,5 @@ def adopted_base(checkout: Checkout, storage: Storage, progress: Progress) -> Ba
     if not checkout.base_record.exists():
         raise SetupError(f"{checkout.root} has no base image yet: run basedev init")
     base = make_base_image(distribution, storage, progress)
-    remember(storage, checkout.root, base.id)
+    remember(storage, checkout.root.resolve(), base.id)
     return base
