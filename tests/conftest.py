@@ -138,6 +138,20 @@ def bench(adopted: Bench) -> Iterator[Bench]:
     clean(adopted)
 
 
+@pytest.fixture
+def own(adopted: Bench) -> Iterator[Bench]:
+    """The adopted checkout with a store of the test's own, the base image included, to damage and to collect."""
+    root = adopted.storage.root / "own"
+    root.mkdir()
+    for kind in set(SHARED) - {"bases"}:
+        (root / kind).symlink_to(adopted.storage.root / kind)
+    base = adopted.json("init")["base_id"]
+    shutil.copytree(adopted.storage.root / "bases" / base, root / "bases" / base)
+    yield Bench(adopted.root, Storage(root))
+    clean(adopted)
+    shutil.rmtree(root)
+
+
 def clean(bench: Bench) -> None:
     """Takes back all edits and removes the images that were made of them."""
     git = ["git", "-C", str(bench.root)]
