@@ -19,8 +19,20 @@ class Hold:
     def __init__(self, handle: int) -> None:
         self._handle = handle
 
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __del__(self) -> None:
-        os.close(self._handle)
+        self.close()
+
+    def close(self) -> None:
+        """Ends it, in this process."""
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._handle = -1
 
     @classmethod
     def take(cls, directory: Path) -> Hold | None:

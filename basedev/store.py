@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,11 +127,14 @@ class Store:
             if path.is_file():
                 path.chmod(path.stat().st_mode & 0o555)
         (made / VERIFIED).write_text(json.dumps(_stats(made, files)))
-        self.storage.publish(made, self.storage.root / kind / name)
-        entry = self.find(kind, name)
-        if entry is None:
-            raise SetupError(f"{kind}/{name} was damaged while it was written; is the disk all right?")
-        return entry
+        with Hold.take(made) or nullcontext():  # goes with the directory to its place: nobody collects it there
+            while True:
+                self.storage.publish(made, self.storage.root / kind / name)
+                if entry := self.find(kind, name):
+                    return entry
+                if not made.exists():
+                    raise SetupError(f"{kind}/{name} was damaged while it was written; is the disk all right?")
+                # Another stood there, and was damaged or is collected now.
 
     @staticmethod
     def _is_whole(directory: Path, files: Mapping[str, Any]) -> bool:

@@ -58,6 +58,8 @@ MISTAKES = {
     "[basedev]\nengine = 1\n": "engine must be a str, not 1",
     "[basedev]\nfull-rebuild = 1\n": "full-rebuild must be a bool, not 1",
     '[basedev]\nengine = "steam"\n': "engine must be one of auto, stock-1.5, full, not 'steam'",
+    '[basedev]\nbudget = "much"\n': "budget: 'much' is no size, such as 20 GiB",
+    "[basedev]\nbudget = 5\n": "budget must be a str, not 5",
     "[other]\n": "only the table [basedev] is known, not other",
     'engine = "full"\n': "only the table [basedev] is known, not engine",
     "basedev = 1\n": "only the table [basedev] is known",
@@ -87,9 +89,8 @@ def test_a_mistake_ends_every_command(bench: Bench) -> None:
     for command in ("init", "status", "build", "run", "test"):
         done = bench.basedev(command)
         assert done.returncode == 2
-        assert (
-            done.stderr == f"basedev: {bench.root}/.basedev.toml: unknown key 'speed'; known are engine, full-rebuild\n"
-        )
+        known = "engine, full-rebuild, budget"
+        assert done.stderr == f"basedev: {bench.root}/.basedev.toml: unknown key 'speed'; known are {known}\n"
 
 
 def test_settings_and_flags_are_used(bench: Bench) -> None:
