@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .collection import BASES, Item, seconds_since, shortest
 from .errors import SetupError
-from .sizes import age, parse_size, size
+from .sizes import age, counted, parse_size, size
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ def _list(images: Images, terminal: Terminal) -> None:
     bases = sum(told.item.kind == BASES for told in found)
     spare = [told for told in found if told.item.kind == BASES and not told.checkouts and not told.in_use]
     terminal.message(
-        f"{len(found) - bases} images take {size(totals['images'])} of {size(images.budget)},"
-        f" {bases} base images {size(totals['bases'])}"
-        + (f"; {len(spare)} of these are needed by no checkout (images gc --bases)" if spare else "")
+        f"{counted(len(found) - bases, 'image')}: {size(totals['images'])} of {size(images.budget)};"
+        f" {counted(bases, 'base image')}: {size(totals['bases'])}"
+        + (f", {len(spare)} needed by no checkout (basedev images gc --bases)" if spare else "")
     )
     return None
 
@@ -205,7 +205,7 @@ def _collect(images: Images, options: argparse.Namespace, terminal: Terminal) ->
     for item in done.removed:
         terminal.result(f"{item.id}  {size(item.frees)}  last used {age(seconds_since(item.used))} ago")
     terminal.message(
-        f"{'would remove' if options.dry_run else 'removed'} {len(done.removed)} images, {size(done.freed)};"
+        f"{'would remove' if options.dry_run else 'removed'} {counted(len(done.removed), 'image')}, {size(done.freed)};"
         f" those left take {size(done.left)} of {size(done.budget)}"
         + (f", {len(done.kept)} of them in use or pinned" if done.kept and done.left > done.budget else "")
     )
@@ -219,14 +219,16 @@ def _verify(images: Images, repair: bool, leftovers: int, terminal: Terminal) ->
         for entry, wrong in found.items():
             terminal.result(f"{entry}: {'; '.join(wrong)}")
         if leftovers:
-            terminal.message(f"{leftovers} things that killed processes had left were deleted")
+            terminal.message(f"deleted {counted(leftovers, 'thing')} that killed processes had left")
     if not found or repair:
         if terminal.as_json:
             terminal.json({"status": "repaired" if found else "whole", "damaged": told, "leftovers": leftovers})
         else:
-            terminal.message(f"removed {len(found)} damaged entries" if found else "all entries are whole")
+            terminal.message(f"removed {counted(len(found), 'entry', 'entries')}" if found else "all entries are whole")
         return 0
-    error = SetupError(f"{len(found)} entries are damaged: basedev images verify --repair removes them")
+    error = SetupError(
+        f"damaged: {counted(len(found), 'entry', 'entries')}; basedev images verify --repair removes them"
+    )
     if terminal.as_json:
         said = {"message": error.message, "detail": "\n".join(found), "kind": "SetupError"}
         terminal.json({"status": "damaged", "damaged": told, "leftovers": leftovers, "errors": [said]})

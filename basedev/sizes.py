@@ -34,3 +34,8 @@ def age(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds // length:.0f} {unit}"
     return "0 s"
+
+
+def counted(number: int, one: str, more: str = "") -> str:
+    """A number of things: "1 image", "2 images"; `more` is the plural where it is another."""
+    return f"{number} {one if number == 1 else more or f'{one}s'}"

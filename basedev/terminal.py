@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import BasedevError, OutputError
 from .revision import Definition
 from .signatures import brief
+from .sizes import counted
 from .workflows.build import NOTHING_KNOWN, Result
 
 if TYPE_CHECKING:
@@ -180,8 +181,9 @@ class Terminal:
 
     def collected(self, result: Result) -> None:
         """That older images had to make room for a new one."""
-        if removed := len(result.collected):
-            self.message(f"{removed} images used longest ago were removed for it (budget; see basedev images --help)")
+        if result.collected:
+            those = counted(len(result.collected), "image")
+            self.message(f"removed {those} used longest ago, to keep to the budget (basedev images)")
 
     def revision(self, exported: Exported) -> None:
         """What a revision does, and where it comes from."""
