@@ -91,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     test = command("test", "run the checkout's own tests on the image", "basedev test strings/basic dict")
     making(test)
     test.add_argument("names", nargs="*", metavar="NAME", help="tests; without, those of the changed files")
+    watch = command("watch", "build in the background whenever sources are saved", "basedev watch --test strings/basic")
+    making(watch)
+    watch.add_argument(
+        "--test", nargs="*", metavar="NAME", help="run these tests after each build; without names, the changed files'"
+    )
+    watch.add_argument("--exec", dest="hook", metavar="COMMAND", help="run this with sh after each result")
+    watch.add_argument("--once", action="store_true", help="end after the first result")
     revision = command("revision", "the revision from the base image as a file", "basedev revision export -o fix.jl")
     verb = _verbs(revision)
     show = verb("show", "what a revision does, and where it comes from", "basedev revision show fix.jl")
@@ -168,6 +175,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         return 0
     if options.command == "revision":
         return _revision(checkout, storage, options, terminal)
+    if options.command == "watch":
+        return _watch(checkout, options, terminal)
     if options.command == "run" and options.replay:
         return _replay(checkout, storage, options, terminal)
     if options.command == "test":
@@ -242,6 +251,18 @@ def _revision(checkout: Checkout, storage: Storage, options: argparse.Namespace,
             save(exported.text, options.output, force=options.force)
         terminal.exported(exported, options.output)
     return 0
+
+
+def _watch(checkout: Checkout, options: argparse.Namespace, terminal: Terminal) -> int:
+    from .display import display_for  # inotify and what shows it: only this command has to load them
+    from .workflows.watch import Watch
+
+    check_names(options.test or (), checkout.root)
+    words = ["--engine", options.engine] if options.engine else []
+    if options.full_rebuild is not None:
+        words.append("--full-rebuild" if options.full_rebuild else "--no-full-rebuild")
+    with display_for(terminal) as display:
+        return Watch(checkout, display, words, options.test, options.hook, options.once).run()
 
 
 def _replay(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:

@@ -14,8 +14,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import IO
 
 from .errors import InternalError, SetupError
@@ -65,6 +66,98 @@ def run(
     if status:
         raise _failure(Path(words[0]).name, status, output)
     return output
+
+
+class Background:
+    """A program that runs while basedev does something else; it never outlives basedev.
+
+    Use it in a `with` statement, or call `end`. Its two streams are kept. Raises OSError when it can't be started.
+    """
+
+    def __init__(
+        self, command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.began = time.monotonic()
+        with ExitStack() as resources:
+            self._streams = [resources.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+            group = resources.enter_context(_watched_group())
+
+            def prepare() -> None:
+                os.setpgid(0, group)
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's `&` has it ignored
+
+            self._process = subprocess.Popen(
+                [os.fspath(word) for word in command],
+                cwd=cwd,
+                env={**os.environ, **env} if env else None,
+                stdin=subprocess.DEVNULL,
+                stdout=self._streams[0],
+                stderr=self._streams[1],
+                preexec_fn=prepare,
+            )
+            self._resources = resources.pop_all()
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status (-n after signal n), None while it runs."""
+        return self._process.poll()
+
+    @property
+    def output(self) -> str:
+        """What it has printed on standard output until now."""
+        return self._said(0)
+
+    @property
+    def errors(self) -> str:
+        """What it has printed on standard error until now."""
+        return self._said(1)
+
+    def end(self, gently: signal.Signals = signal.SIGINT, grace: float = 2.0) -> None:
+        """Ends it if it still runs: with a signal that lets it clean up, then by force, with all that it started.
+
+        `grace` is in seconds. What it printed can't be read any more.
+        """
+        if self._process.poll() is None:
+            family = _descendants(self._process.pid)
+            self._process.send_signal(gently)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace)
+            if self._process.poll() is None:
+                family |= _descendants(self._process.pid)
+                self._process.kill()
+                self._process.wait()
+            for pid in family:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self._resources.close()
+
+    def __enter__(self) -> Background:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def _said(self, stream: int) -> str:
+        file = self._streams[stream]
+        # not by its position, which the program has in common with this process
+        return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
+
+
+def _descendants(pid: int) -> set[int]:
+    """All processes that a process has started, and those have, in whatever process group they are."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(stat.read_bytes().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found: set[int] = set()
+    fresh = [pid]
+    while fresh:
+        fresh = [child for parent in fresh for child in children.get(parent, ()) if child not in found]
+        found.update(fresh)
+    return found
 
 
 def end_all() -> None:

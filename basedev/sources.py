@@ -6,6 +6,7 @@ A file's identity is the id that git gives its contents (a blob id), so that the
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ def blob_id(contents: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(contents) + contents).hexdigest()
 
 
+UNREAD = ("test", "docs")
+"""Directories of a standard library that have nothing of an image."""
+
+
 def library_sources(library: Path) -> Iterator[str]:
     """The files of a standard library that can be part of an image, relative to its directory: its
     `Project.toml` and all `.jl` files but those of its tests and documentation."""
@@ -29,7 +34,7 @@ def library_sources(library: Path) -> Iterator[str]:
         yield "Project.toml"
     for path in sorted(library.rglob("*.jl")):
         relative = path.relative_to(library)
-        if relative.parts[0] not in ("test", "docs") and path.is_file():
+        if relative.parts[0] not in UNREAD and path.is_file():
             yield relative.as_posix()
 
 
@@ -42,6 +47,29 @@ def source_paths(root: Path) -> Iterator[str]:
     for library in sorted((root / "stdlib").iterdir()):
         for name in library_sources(library):
             yield f"stdlib/{library.name}/{name}"
+
+
+def source_directories(root: Path) -> Iterator[Path]:
+    """The directories of a tree in which `source_paths` may find files now or later, and those that lead there.
+
+    Each is told before it is read, so that who watches it misses nothing that comes into it. Those that can't be
+    read, or are gone meanwhile, have none below.
+    """
+    yield root
+    base, libraries = root / "base", root / "stdlib"
+    waiting = [libraries, base]
+    while waiting:
+        directory = waiting.pop()
+        yield directory
+        with suppress(OSError), os.scandir(directory) as entries:
+            for entry in entries:
+                if directory == libraries:
+                    wanted = entry.is_dir()
+                else:
+                    unread = directory.parent == libraries and entry.name in UNREAD
+                    wanted = not unread and entry.is_dir(follow_symlinks=False)
+                if wanted:
+                    waiting.append(directory / entry.name)
 
 
 class Contents(Protocol):
