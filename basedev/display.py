@@ -4,14 +4,14 @@ a line for programs."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 from .terminal import STYLES, Terminal
@@ -147,84 +147,76 @@ class Panel(Lines):
         self._tests = None
 
     def testing(self, names: Sequence[str], *, again: bool) -> None:
-        self._begin(f"testing {'what failed: ' if again else ''}{' '.join(names)}")
+        self._begin("testing", f"{'what failed: ' if again else ''}{' '.join(names)}")
 
     def tested(self, outcome: Outcome, image: str) -> None:
         self._begin("")
         self._tests = outcome
 
     def tick(self, step: str) -> None:
-        self._step = step
+        self._step = step or self._step
         if time.monotonic() - self._shown >= REFRESH:
             self._show()
 
-    def _begin(self, doing: str) -> None:
-        self._doing, self._step, self._since, self._shown = doing, "", time.monotonic(), 0.0
+    def _begin(self, doing: str, step: str = "") -> None:
+        self._doing, self._step, self._since, self._shown = doing, step, time.monotonic(), 0.0
 
     def _show(self) -> None:
         self._shown = time.monotonic()
         self._live.update(self._picture(), refresh=True)
 
     def _picture(self) -> RenderableType:
-        lines = [self._state()]
+        table = Table.grid(padding=(0, 1, 0, 0))
+        table.add_column(width=8, style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        if not self._doing or self._doing == "ended":
+            word = "watched" if self._doing else Text("watching", "not dim bold green")
+            table.add_row(word, _line(self._root))
+        else:
+            seconds = f"{time.monotonic() - self._since:.0f} s  "
+            table.add_row(Text(self._doing, "not dim bold yellow"), _line(seconds, (self._step, "dim")))
         if self._saved:
-            lines.append(_line(("saved   ", "dim"), _some(self._saved)))
+            table.add_row("saved", _line(_some(self._saved)))
+        style = "dim" if self._stale else ""
         if self._built:
-            lines += self._about(self._built)
+            for label, body in self._about(self._built):
+                table.add_row(label, body, style=style)
         if self._tests:
             look = "red" if self._tests.failed else "green"
-            lines.append(_line(("tests   ", "dim"), (self._tests.summary.removeprefix("tests "), look)))
-            lines += _detail(self._tests.detail)
-        if self._stale:
-            for line in lines[2 if self._saved else 1 :]:
-                line.stylize("dim")
-        return Group(*lines)
+            table.add_row("tests", Text(self._tests.summary.removeprefix("tests "), look), style=style)
+            for line in self._detail(self._tests.detail):
+                table.add_row("", line, style=style)
+        return table
 
-    def _state(self) -> Text:
-        if self._doing == "ended":
-            return _line(("watched ", "dim"), self._root)
-        if not self._doing:
-            return _line(("watching", "bold green"), f" {self._root}")
-        seconds = f" {time.monotonic() - self._since:.0f} s"
-        return _line((self._doing, "bold yellow"), seconds, (f"  {self._step}" if self._step else "", "dim"))
-
-    @staticmethod
-    def _about(built: Built) -> list[Text]:
+    def _about(self, built: Built) -> Iterator[tuple[str, Text]]:
         told = built.told
-        line = (built.summary, LOOK[built.status])
-        if built.code:
-            return [Text.assemble((f"{built.status:8}", "dim"), line), *_detail(built.detail)]
-        lines = [_line((f"{built.status:8}", "dim"), line)]
+        yield built.status, Text(built.summary, LOOK[built.status])
+        for line in self._detail(built.detail):
+            yield "", line
         definitions = [*told["definitions"]["evaluated"], *told["definitions"]["deleted"]]
-        lines += [_definition(one) for one in definitions[:MOST]]
+        for one in definitions[:MOST]:
+            change = (f"{one['change']:11}", STYLES[one["change"]])
+            yield "", _line(change, (one["what"], "bold"), (f" {Path(one['path']).name}:{one['line']}", "dim"))
         if len(definitions) > MOST:
-            lines.append(_line(f"        ... and {len(definitions) - MOST} more"))
-        for key, what in (("new_code_reason", "all native code anew"), ("full_rebuild_reason", "full rebuild")):
-            if told[key]:
-                lines.append(_line(("because ", "dim"), f"{what}: {told[key]}"))
+            yield "", Text(f"... and {len(definitions) - MOST} more")
+        if told["new_code_reason"]:
+            yield "because", Text(f"all native code is new: {told['new_code_reason']}")
         steps = [f"{step} {seconds:.1f}" for step, seconds in told["timings"].items() if seconds >= 0.05]
         if steps:
-            lines.append(_line(("seconds ", "dim"), "  ".join(steps)))
-        if told["image_id"]:
-            lines.append(_line(("image   ", "dim"), told["image_id"]))
-        return lines
+            yield "seconds", Text(", ".join(steps))
+        if told["image_id"] and told["image_id"] not in built.summary:
+            yield "image", Text(told["image_id"])
+
+    def _detail(self, text: str) -> Iterator[Text]:
+        lines = text.replace(f"{self._root}/", "").splitlines()
+        yield from map(_line, lines[:MOST_LINES])
+        if len(lines) > MOST_LINES:
+            yield Text(f"... and {len(lines) - MOST_LINES} lines more")
 
 
 def _line(*parts: str | tuple[str, str]) -> Text:
     """A text that stays on one line."""
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
-
-
-def _definition(one: dict[str, Any]) -> Text:
-    change = f"{one['change']:11}"
-    where = f" {Path(one['path']).name}:{one['line']}"
-    return _line("        ", (change, STYLES[one["change"]]), (one["what"], "bold"), (where, "dim"))
-
-
-def _detail(text: str) -> list[Text]:
-    lines = text.splitlines()
-    shown = [_line(f"        {line}") for line in lines[:MOST_LINES]]
-    return [*shown, _line(f"        ... and {len(lines) - MOST_LINES} lines more")] if lines[MOST_LINES:] else shown
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:
