@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from .sources import source_directories, source_paths
+from .errors import SetupError
+from .sources import Sources, source_directories, source_paths
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of asyncore, which it imports and which is not used here
@@ -168,7 +169,8 @@ class Watcher:
         self._message = message
         self._begin: float | None = None
         self._last = 0.0
-        self._seen: dict[str, tuple[int, ...]] = {}
+        self._seen: str | None = None
+        """The id of the sources in a batch that goes on."""
         self._events: _Inotify | _Rescan
         try:
             self._events = _Inotify(root)
@@ -193,16 +195,22 @@ class Watcher:
         if happened:
             self._last = now
             if self._begin is None:
-                self._begin, self._seen = now, {}
+                self._begin, self._seen = now, None
         if self._begin is None:
             return False
         if now - self._last >= QUIET:
             self._begin = None
             return True
         if now - self._begin >= BOUND:
-            seen, self._seen = self._seen, _signature(self._root)
+            seen, self._seen = self._seen, self._id()
             self._begin = None if seen == self._seen else now
         return self._begin is None
+
+    def _id(self) -> str:
+        try:
+            return Sources.read(self._root).id
+        except SetupError:  # in the middle of something
+            return ""
 
     def close(self) -> None:
         """Ends watching."""
