@@ -40,8 +40,9 @@ TICK = 0.05
 IDLE = 5.0
 """Seconds for which nothing but an event is waited for when no program runs."""
 
-STARTED = re.compile(r"^(\S+) +\(\d+\) \| +started at ", re.MULTILINE)
-PASSED = re.compile(r"^(\S+) +\(\d+\) \| +[\d.]+ \|", re.MULTILINE)
+STARTED = re.compile(r"^(\S+?) *\(\d+\) *\| *started at ", re.MULTILINE)
+PASSED = re.compile(r"^(\S+?) *\(\d+\) *\| *[\d.]+ *\|", re.MULTILINE)
+"""What `test/runtests.jl` prints of a test; where an edit of `lpad` is tried, its columns are not in line."""
 FAILURES = "\nError in testset "
 """Where `test/runtests.jl` begins to tell of failures in full."""
 
