@@ -82,9 +82,9 @@ class Checkout:
         """The system image that came with the checkout's Julia."""
         return self.distribution.libraries / "julia/sys.so"
 
-    def sources(self) -> Sources:
-        """The sources as they are now."""
-        return Sources.read(self.root)
+    def sources(self, like: Sources | None = None) -> Sources:
+        """The sources as they are now; contents that are also in `like` are taken from there."""
+        return Sources.read(self.root, like)
 
     @property
     def commit(self) -> str | None:

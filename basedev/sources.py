@@ -5,7 +5,6 @@ A file's identity is the id that git gives its contents (a blob id), so that the
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -15,38 +14,20 @@ from pathlib import Path
 from typing import Protocol
 
 from .errors import SetupError
+from .sourcefiles import NO_SOURCES, library_files, source_files
+from .stat_cache import blob_id as blob_id
+from .stat_cache import identify
 from .storage import digest_of
 
 
-def blob_id(contents: bytes) -> str:
-    """The id under which git stores these contents."""
-    return hashlib.sha1(b"blob %d\0" % len(contents) + contents).hexdigest()
+def library_sources(library: Path) -> list[str]:
+    """The files of a standard library that can be part of an image, relative to its directory."""
+    return sorted(path for path, _ in library_files(os.fspath(library)))
 
 
-UNREAD = ("test", "docs")
-"""Directories of a standard library that have nothing of an image."""
-
-
-def library_sources(library: Path) -> Iterator[str]:
-    """The files of a standard library that can be part of an image, relative to its directory: its
-    `Project.toml` and all `.jl` files but those of its tests and documentation."""
-    if (library / "Project.toml").is_file():
-        yield "Project.toml"
-    for path in sorted(library.rglob("*.jl")):
-        relative = path.relative_to(library)
-        if relative.parts[0] not in UNREAD and path.is_file():
-            yield relative.as_posix()
-
-
-def source_paths(root: Path) -> Iterator[str]:
-    """The files of a tree that can be part of its image, relative to it: `base/**/*.jl`, and the standard
-    libraries' sources. Dangling links, by which some editors mark a file that is being edited, are none."""
-    for path in sorted((root / "base").rglob("*.jl")):
-        if path.is_file():
-            yield path.relative_to(root).as_posix()
-    for library in sorted((root / "stdlib").iterdir()):
-        for name in library_sources(library):
-            yield f"stdlib/{library.name}/{name}"
+def source_paths(root: Path) -> list[str]:
+    """The files of a tree that can be part of its image, relative to it."""
+    return list(source_files(os.fspath(root)))
 
 
 def source_directories(root: Path) -> Iterator[Path]:
@@ -66,7 +47,7 @@ def source_directories(root: Path) -> Iterator[Path]:
                 if directory == libraries:
                     wanted = entry.is_dir()
                 else:
-                    unread = directory.parent == libraries and entry.name in UNREAD
+                    unread = directory.parent == libraries and entry.name in NO_SOURCES
                     wanted = not unread and entry.is_dir(follow_symlinks=False)
                 if wanted:
                     waiting.append(directory / entry.name)
@@ -88,6 +69,17 @@ class Stored:
         return (self.root / path).read_bytes()
 
 
+class _Layered:
+    """Contents of which some are in memory."""
+
+    def __init__(self, own: Mapping[str, bytes], below: Contents) -> None:
+        self._own, self._below = own, below
+
+    def __getitem__(self, path: str, /) -> bytes:
+        own = self._own.get(path)
+        return self._below[path] if own is None else own
+
+
 @dataclass(frozen=True)
 class Sources:
     """Source files by path relative to their tree, with their blob ids and contents."""
@@ -96,24 +88,35 @@ class Sources:
     contents: Contents
 
     @classmethod
-    def read(cls, root: Path) -> Sources:
+    def read(cls, root: Path, like: Sources | None = None) -> Sources:
         """The sources as they are in a tree now. A file that is edited later does not change them.
 
+        Contents that are also in `like` are taken from there, so that few files have to be read.
         Raises SetupError when a file can't be read.
         """
-        contents = {}
         try:
-            for path in source_paths(root):
-                with suppress(FileNotFoundError):  # deleted since the directory was read
-                    contents[path] = (root / path).read_bytes()
+            found = identify(root)
+            blobs, contents = found.blobs, found.contents
+            for path in blobs.keys() - contents.keys():
+                if like is None or like.blobs.get(path) != blobs[path]:
+                    try:
+                        contents[path] = (root / path).read_bytes()
+                        blobs[path] = blob_id(contents[path])  # it may have been edited since it was identified
+                    except FileNotFoundError:
+                        del blobs[path]
         except OSError as error:
             raise SetupError(f"{error.filename} can't be read ({error.strerror}): make it readable") from error
-        return cls({path: blob_id(data) for path, data in contents.items()}, contents)
+        return cls(blobs, _Layered(contents, like.contents) if like else contents)
 
     @cached_property
     def id(self) -> str:
         """One id for all files with their contents."""
-        return digest_of(*(part for path in sorted(self.blobs) for part in (path, self.blobs[path])))[:20]
+        return sources_id(self.blobs)
+
+
+def sources_id(blobs: Mapping[str, str]) -> str:
+    """One id for files with these blob ids."""
+    return digest_of(*(part for path in sorted(blobs) for part in (path, blobs[path])))[:20]
 
 
 @dataclass(frozen=True)

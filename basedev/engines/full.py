@@ -156,7 +156,7 @@ def step_keys(tree: Path, julia: Path) -> tuple[str, str]:
         parts += [path, file_digest(tree / path)]
     compiler = digest_of(*parts)[:20]
     parts = [compiler, *LIBRARIES_COMMAND]
-    for path in sorted(source_paths(tree)):
+    for path in source_paths(tree):
         parts += [path, file_digest(tree / path)]
     return compiler, digest_of(*parts)[:20]
 

@@ -109,7 +109,7 @@ class Builder:
 
         Raises UserCodeError when they do not parse or evaluate.
         """
-        sources = self.checkout.sources()
+        sources = self.checkout.sources(self.base.sources)
         result, found = self._look_up(sources)
         if result.status == "current":
             return result
@@ -135,7 +135,7 @@ class Builder:
         NeedsFullRebuild.
         """
         begin = time.monotonic()
-        sources = self.checkout.sources()
+        sources = self.checkout.sources(self.base.sources)
         result, found = self._look_up(sources, engine)
         if found:
             return result

@@ -94,7 +94,7 @@ class Reviser(Builder):
         Raises UserCodeError when they do not parse or evaluate, NeedsFullRebuild when no revision leads to what a
         rebuild would give.
         """
-        return self._export(self.checkout.sources())
+        return self._export(self.checkout.sources(self.base.sources))
 
     def _export(self, sources: Sources) -> Exported:
         self.progress("comparing definitions", 0.5)
@@ -163,7 +163,7 @@ class Reviser(Builder):
 
         Raises as `export` does.
         """
-        sources = self.checkout.sources()
+        sources = self.checkout.sources(self.base.sources)
         name = digest_of("replay", self.base.id, sources.id, __version__, LOADER.read_bytes())[:20]
         if not (entry := self.store.find("revisions", name)):
             exported = self._export(sources)

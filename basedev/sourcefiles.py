@@ -1,0 +1,82 @@
+"""Which files of a tree belong to its image, and what `stat` tells of them.
+
+The `julia` in front of Julia needs this at every start, so that nothing slow is imported here, and paths are strings.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+NOTES = "usr/share/basedev"
+"""Where basedev notes in a tree what it knows of it; git ignores `usr/`."""
+
+NO_SOURCES = ("test", "docs")
+"""Directories of a standard library that are in no image."""
+
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""A link that leads nowhere, by which some editors mark a file that is being edited; or what was deleted meanwhile."""
+
+SETTLED = 2_000_000_000
+"""Nanoseconds. A file can change twice in one tick of its file system's clock and look the same; one that has rested
+for longer than any clock's tick has not. Clocks of file servers that are slow by less do no harm either."""
+
+
+def source_files(root: str) -> dict[str, os.stat_result]:
+    """The files of a tree that can be part of its image, by path relative to it: `base/**/*.jl`, and the standard
+    libraries' sources. Raises OSError when a directory can't be read."""
+    found = dict(_julia_files(f"{root}/base", "base/"))
+    for library in os.listdir(f"{root}/stdlib"):
+        found.update(library_files(f"{root}/stdlib/{library}", f"stdlib/{library}/"))
+    return dict(sorted(found.items()))
+
+
+def library_files(library: str, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """The files of a standard library that can be part of an image: its `Project.toml` and all `.jl` files but those
+    of its tests and documentation."""
+    if (project := _file(f"{library}/Project.toml")) is not None:
+        yield f"{prefix}Project.toml", project
+    yield from _julia_files(library, prefix, NO_SOURCES)
+
+
+def signature(status: os.stat_result) -> tuple[int, int, int, int]:
+    """What changes with a file's contents. The time of the last change of the inode can't be set back by a program."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def is_settled(status: os.stat_result, now: int) -> bool:
+    """Whether a file with this signature had these contents at `now` (nanoseconds) and can't get others unseen."""
+    return max(status.st_mtime_ns, status.st_ctime_ns) + SETTLED < now
+
+
+def _julia_files(
+    directory: str, prefix: str, leaving_out: Collection[str] = ()
+) -> Iterator[tuple[str, os.stat_result]]:
+    try:
+        entries = os.scandir(directory)
+    except OSError as error:
+        if error.errno not in ABSENT:
+            raise
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in leaving_out:
+                    yield from _julia_files(entry.path, f"{prefix}{entry.name}/")
+            elif entry.name.endswith(".jl") and (status := _file(entry.path)) is not None:
+                yield prefix + entry.name, status
+
+
+def _file(path: str) -> os.stat_result | None:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        if error.errno not in ABSENT:
+            raise
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
