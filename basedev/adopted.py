@@ -7,11 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import SetupError
+from .places import BASE_RECORD
 from .storage import Storage, digest_of
 
 DIRECTORY = "checkouts"
-BASE_RECORD = "usr/share/basedev/base.json"
-"""What `init` writes in a checkout; git ignores `usr/`."""
 
 
 def remember(storage: Storage, checkout: Path, base_id: str) -> None:

@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from . import usrtree
-from .adopted import BASE_RECORD
 from .distribution import MULTIARCH, Distribution
 from .errors import SetupError, UsageError
+from .places import BASE_RECORD
 from .sources import Sources
 
 SUPPORTED = "1.5.3"

@@ -24,6 +24,8 @@ from .errors import BasedevError, InternalError, NeedsFullRebuild, OutputError, 
 from .sizes import parse_size
 from .storage import Storage
 from .terminal import Terminal
+from .workflows.autoload import SHELLS, shell_code
+from .workflows.background import Background
 from .workflows.build import CHAINED, FULL, Builder, Result
 from .workflows.initialise import initialise
 from .workflows.run import become_julia, run_julia
@@ -83,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command("init", "adopt a checkout and make its base image, once", "basedev -C ~/julia init")
     command("status", "what differs from the base image, and what build would do", "basedev status")
-    making(command("build", "make the image for the present sources", "basedev build"))
+    build = command("build", "make the image for the present sources", "basedev build")
+    making(build)
+    build.add_argument("--background", action="store_true", help="return at once; status tells what came of it")
     run = command("run", "start julia on the image for the present sources", "basedev run -- -e 'versioninfo()'")
     making(run)
     run.add_argument("--replay", action="store_true", help="load the revision at start-up instead of making an image")
@@ -116,6 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--tests", nargs="+", default=[], metavar="NAME", help="tests to run on both images too")
     verify.add_argument("--max", type=_count, default=20, metavar="N", help="differences to show (default: 20)")
+    shell_init = command(
+        "shell-init", "code for a shell that puts a julia for the present sources in front", "basedev shell-init bash"
+    )
+    shell_init.add_argument("shell", nargs="?", choices=SHELLS, help="the shell (default: from $SHELL)")
     return parser
 
 
@@ -156,9 +164,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.command == "images":
         return _images(options, terminal)
-    checkout = Checkout.find(options.directory)
-    config = load_config(checkout.root)
     storage = Storage()
+    if options.command == "shell-init":
+        terminal.code(shell_code(options.shell, storage))
+        return 0
+    checkout = Checkout.find(options.directory)
+    background = Background(checkout.root, storage)
+    if options.command == "build" and options.background:
+        if not background.detach():
+            terminal.queued(background.log)
+            return 0
+        terminal = Terminal(as_json=False)
+    config = load_config(checkout.root)
     storage.sweep()
     if options.command == "init":
         with terminal.steps() as steps:
@@ -171,7 +188,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.command == "status":
         with terminal.steps() as steps:
             plan = Builder(checkout, storage, steps).plan()
-        terminal.status(plan)
+        terminal.status(plan, background.report())
         return 0
     if options.command == "revision":
         return _revision(checkout, storage, options, terminal)
@@ -189,6 +206,13 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
             found = verify(Builder(checkout, storage, steps), options.tests)
         terminal.verified(found, options.max)
         return InternalError.exit_code if found.differences else 0
+    if options.command == "build" and options.background:
+        done = background.run(
+            lambda: checkout.sources().id, lambda: _build(checkout, storage, config, options, terminal)
+        )
+        if done:
+            terminal.built(done)
+        return 0
     result = _build(checkout, storage, config, options, terminal)
     if options.command == "build":
         terminal.built(result)

@@ -13,6 +13,7 @@ from pathlib import Path
 import tomli
 
 from .errors import UsageError
+from .places import settings_files
 from .sizes import parse_size
 
 ENGINES = ("auto", "stock-1.5", "full")
@@ -30,14 +31,16 @@ class Config:
     reason."""
     budget: str = "10 GiB"
     """How much disk images may take before those that were not used for longest are removed."""
+    autobuild: bool = False
+    """Whether the `julia` of `basedev shell-init` starts a build in the background when there is no image."""
 
 
 def load_config(root: Path | None) -> Config:
     """The settings for a checkout (None: the user's only). Raises UsageError when a file is wrong."""
-    home = os.environ.get("XDG_CONFIG_HOME")
-    user = (Path(home) if home else Path.home() / ".config") / "basedev/config.toml"
-    config = _merge(Config(), user)
-    return _merge(config, root / ".basedev.toml") if root else config
+    config = Config()
+    for path in settings_files(os.fspath(root) if root else None):
+        config = _merge(config, Path(path))
+    return config
 
 
 def _merge(config: Config, path: Path) -> Config:

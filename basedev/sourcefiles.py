@@ -13,9 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-NOTES = "usr/share/basedev"
-"""Where basedev notes in a tree what it knows of it; git ignores `usr/`."""
-
 NO_SOURCES = ("test", "docs")
 """Directories of a standard library that are in no image."""
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .sourcefiles import NOTES, is_settled, signature, source_files
+from .places import NOTES
+from .sourcefiles import is_settled, signature, source_files
 from .storage import digest_of
 
 SCHEMA = 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -134,10 +135,40 @@ class Terminal:
         if error.detail:
             self.err.print(escape(error.detail))
 
-    def status(self, result: Result) -> None:
+    def code(self, text: str) -> None:
+        """Code for a shell, as it is."""
+        if self.as_json:
+            return self.json({"status": "ready", "code": text})
+        return self.out.print(text, end="", markup=False)
+
+    def queued(self, log: Path) -> None:
+        """That a build was started in the background."""
+        if self.as_json:
+            self.json({"status": "queued", "log": str(log)})
+        else:
+            self.message(f"building in the background; log: {log}")
+
+    def background(self, told: Mapping[str, Any] | None) -> None:
+        """One line of what came of the last build in the background."""
+        if told is None:
+            return
+        running = told["status"] == "running"
+        ago = time.time() - told["time"]
+        what = {
+            "running": "under way",
+            "killed": "killed",
+            "built": f"made image {told.get('image_id')}",
+            "present": f"found image {told.get('image_id')}",
+            "current": "found the sources of the base image",
+        }.get(told["status"], f"failed: {told['message']}")
+        since = f"for {ago:.0f} s" if running else f"{ago:.0f} s ago" if ago < 120 else f"{ago / 60:.0f} minutes ago"
+        self.out.print(escape(f"Background build {what}, {since} (log: {told['log']})"))
+
+    def status(self, result: Result, background: Mapping[str, Any] | None = None) -> None:
         """Files and definitions that differ from the base image, and what `build` would do."""
         if self.as_json:
-            return self.json(result.to_json())
+            return self.json({**result.to_json(), "background": background})
+        self.background(background)
         out = self.out
         if result.status == "current":
             return out.print("The sources are those of the base image; nothing to build.")

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..checkout import Checkout
+from ..choice import CHAINED as CHAINED
+from ..choice import FULL as FULL
+from ..choice import image_id
 from ..collection import Collection
 from ..config import load_config
 from ..engines import full
@@ -21,12 +24,9 @@ from ..revise import revise
 from ..revision import Definition, Revision
 from ..sizes import parse_size
 from ..sources import ChangeSet, Sources
-from ..storage import Storage, digest_of
+from ..storage import Storage
 from ..store import Entry, Store
 from .initialise import adopted_base
-
-CHAINED = "stock-1.5"
-FULL = "full"
 
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
@@ -188,7 +188,7 @@ class Builder:
     def _image_id(self, sources: Sources, engine: str) -> str:
         """A chained image depends on its base; a full one on the Julia only."""
         ground = self.base.id if engine == CHAINED else self.checkout.distribution.key
-        return digest_of(engine, ground, sources.id)[:20]
+        return image_id(engine, ground, sources.id)
 
     def native_signatures(self, image: Path) -> list[str]:
         """The argument types of everything with native code in an image of this Julia."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..adopted import remember
 from ..checkout import Checkout
@@ -42,4 +43,7 @@ def adopted_base(checkout: Checkout, storage: Storage, progress: Progress) -> Ba
         raise SetupError(f"{checkout.root} has no base image yet: run basedev init")
     base = make_base_image(distribution, storage, progress)
     remember(storage, checkout.root.resolve(), base.id)
+    with suppress(SetupError):  # in a checkout that can't be written, the julia of shell-init stays with the old one
+        if base.id not in checkout.base_record.read_text():
+            record_base(checkout.base_record, base)
     return base

@@ -1,0 +1,64 @@
+"""Which image is that of a checkout's present sources, found without what making one needs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import SetupError
+from .places import BASE_RECORD
+from .sources import ChangeSet, Sources, sources_id
+from .stat_cache import Identified, identify
+from .storage import Storage, digest_of
+from .store import Store
+
+CHAINED = "stock-1.5"
+FULL = "full"
+
+
+def image_id(engine: str, ground: str, sources: str) -> str:
+    """The name of an image. `ground` is the id of the base image for a chained one, the Julia's key for a full one."""
+    return digest_of(engine, ground, sources)[:20]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The images of a checkout at one time."""
+
+    image: Path | None
+    """That of the present sources; None when it was not made."""
+    base: Path
+    places: tuple[Path, ...]
+    """Where an image of the present sources is as soon as it is made."""
+    changed: tuple[str, ...]
+    """Files that differ from the base image."""
+    identified: Identified
+
+
+def choose(root: Path, storage: Storage) -> Choice:
+    """The image of the present sources of an adopted checkout.
+
+    Raises SetupError when the base image is gone, OSError when a source file can't be read.
+    """
+    store = Store(storage)
+    try:
+        name = json.loads((root / BASE_RECORD).read_text())["base_id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SetupError(f"{root / BASE_RECORD} can't be read: run basedev init") from error
+    base = store.find("bases", name)
+    if base is None:
+        raise SetupError(f"the base image of {root} is gone: run basedev init")
+    about, sysimage = base.manifest, base.file("base.so")
+    found = identify(root)
+    contents: dict[str, bytes] = {}
+    changed = ChangeSet.between(Sources(about["sources"], contents), Sources(found.blobs, contents)).paths
+    if not changed:
+        return Choice(sysimage, sysimage, (), changed, found)
+    ids = [
+        image_id(engine, ground, sources_id(found.blobs))
+        for engine, ground in ((CHAINED, base.id), (FULL, about["distribution"]))
+    ]
+    entry = next(filter(None, (store.find("images", one) for one in ids)), None)
+    places = tuple(storage.root / "images" / one for one in ids)
+    return Choice(entry.file("sys.so") if entry else None, sysimage, places, changed, found)

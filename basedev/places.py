@@ -1,0 +1,18 @@
+"""Where basedev's own files are, for what may not load anything slow: paths are strings."""
+
+from __future__ import annotations
+
+import os
+
+NOTES = "usr/share/basedev"
+"""What basedev notes in a tree; git ignores `usr/`."""
+
+BASE_RECORD = f"{NOTES}/base.json"
+"""Where `init` notes the base image of a checkout, and so that it was adopted."""
+
+
+def settings_files(root: str | None) -> tuple[str, ...]:
+    """The files with settings for a checkout (None: the user's only); the later ones override the earlier."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    user = f"{home}/basedev/config.toml"
+    return (user, f"{root}/.basedev.toml") if root else (user,)
