@@ -27,6 +27,7 @@ from .terminal import Terminal
 from .workflows.autoload import SHELLS, shell_code
 from .workflows.background import Background
 from .workflows.build import CHAINED, FULL, Builder, Result
+from .workflows.hooks import HOOKS, Hooks
 from .workflows.initialise import initialise
 from .workflows.run import become_julia, run_julia
 from .workflows.testing import check_names, tests_for
@@ -120,6 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--tests", nargs="+", default=[], metavar="NAME", help="tests to run on both images too")
     verify.add_argument("--max", type=_count, default=20, metavar="N", help="differences to show (default: 20)")
+    hook = command("hook", "git hooks that build in the background", "basedev hook install")
+    hook.add_argument("verb", choices=("install", "status", "remove"), help="what to do")
+    hook.add_argument("--hooks", metavar="NAMES", help=f"some of {','.join(HOOKS)} (default: all)")
+    hook.add_argument("--force", action="store_true", help="install in a shared directory of hooks")
     shell_init = command(
         "shell-init", "code for a shell that puts a julia for the present sources in front", "basedev shell-init bash"
     )
@@ -177,6 +182,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         terminal = Terminal(as_json=False)
     config = load_config(checkout.root)
     storage.sweep()
+    if options.command == "hook":
+        return _hook(checkout, background, options, terminal)
     if options.command == "init":
         with terminal.steps() as steps:
             base = initialise(checkout, storage, steps, terminal.message)
@@ -248,6 +255,18 @@ def _images(options: argparse.Namespace, terminal: Terminal) -> int:
     leftovers = storage.sweep()
     budget = parse_size(load_config(checkout.root if checkout else None).budget)
     return command_images.run(Images(checkout, storage, budget), options, leftovers, terminal)
+
+
+def _hook(checkout: Checkout, background: Background, options: argparse.Namespace, terminal: Terminal) -> int:
+    if options.force and options.verb != "install":
+        raise UsageError("--force is for install only")
+    hooks = Hooks(checkout, options.hooks)
+    if options.verb == "install":
+        hooks.install(force=options.force)
+    elif options.verb == "remove":
+        hooks.remove()
+    terminal.hooks(hooks, background.report())
+    return 0
 
 
 def _revision(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:

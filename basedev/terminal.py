@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from .workflows.hooks import Hooks
     from .workflows.revisions import Exported
     from .workflows.verify import Verification
 
@@ -140,6 +141,22 @@ class Terminal:
         if self.as_json:
             return self.json({"status": "ready", "code": text})
         return self.out.print(text, end="", markup=False)
+
+    def hooks(self, hooks: Hooks, background: Mapping[str, Any] | None) -> None:
+        """The state of each hook, and of the last background build."""
+        told = [hook.to_json() for hook in hooks.hooks]
+        if self.as_json:
+            return self.json(
+                {"status": "shown", "directory": str(hooks.directory), "hooks": told, "background": background}
+            )
+        self.out.print(escape(f"Hooks in {hooks.directory}:"))
+        for one in told:
+            state = {"foreign": "another's", "wrapped": "run by another's"}.get(one["state"], one["state"])
+            before = f", after {Path(one['before']).name}" if one["before"] else ""
+            idle = " (not executable, so not run)" if one["before"] and not one["before_runs"] else ""
+            self.out.print(escape(f"  {one['hook']}: {state}{before}{idle}"))
+        self.background(background)
+        return None
 
     def queued(self, log: Path) -> None:
         """That a build was started in the background."""
