@@ -300,7 +300,7 @@ BEFORE: dict[str, tuple[Callable[[Path], object], ...]] = {
 @pytest.mark.parametrize("kind", BEFORE)
 def test_removal_restores_what_was_there(own: Bench, kind: str) -> None:
     directory = own.root / ".git/hooks"
-    for make, name in zip(BEFORE[kind], NAMES):
+    for make, name in zip(BEFORE[kind], NAMES, strict=False):
         make(directory / name)
     before, existed = snapshot(directory), directory.exists()
     hooks(own, "install")
