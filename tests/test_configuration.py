@@ -53,7 +53,7 @@ def test_an_empty_file_changes_nothing(checkout: Path, text: str) -> None:
 
 
 MISTAKES = {
-    "[basedev]\nengin = 1\n": "unknown key 'engin'; known are engine, full-rebuild",
+    "[basedev]\nengin = 1\n": "unknown key 'engin'; known are engine, full-rebuild, autobuild",
     "[basedev]\nfull_rebuild = true\n": "unknown key 'full_rebuild'",
     "[basedev]\nengine = 1\n": "engine must be a str, not 1",
     "[basedev]\nfull-rebuild = 1\n": "full-rebuild must be a bool, not 1",
@@ -89,7 +89,7 @@ def test_a_mistake_ends_every_command(bench: Bench) -> None:
     for command in ("init", "status", "build", "run", "test"):
         done = bench.basedev(command)
         assert done.returncode == 2
-        known = "engine, full-rebuild, budget"
+        known = "engine, full-rebuild, budget, autobuild"
         assert done.stderr == f"basedev: {bench.root}/.basedev.toml: unknown key 'speed'; known are {known}\n"
 
 
