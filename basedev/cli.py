@@ -26,7 +26,7 @@ from .storage import Storage
 from .terminal import Terminal
 from .workflows.autoload import SHELLS, shell_code
 from .workflows.background import Background
-from .workflows.build import CHAINED, FULL, Builder, Result
+from .workflows.build import FULL, Builder, Result
 from .workflows.hooks import HOOKS, Hooks
 from .workflows.initialise import initialise
 from .workflows.run import become_julia, run_julia
@@ -342,11 +342,10 @@ def _build(
     may_rebuild = config.full_rebuild if options.full_rebuild is None else options.full_rebuild
     if engine == FULL and not may_rebuild:
         raise UsageError("the engine full rebuilds in full, which is forbidden (full-rebuild)")
-    forced = None if engine == "auto" and may_rebuild else CHAINED if engine == "auto" else engine
     with terminal.steps() as steps:
         builder = Builder(checkout, storage, steps)
         try:
-            result = builder.build(engine=forced)
+            result = builder.build(engine=None if engine == "auto" else engine, may_rebuild=may_rebuild)
         except NeedsFullRebuild as reason:
             raise SetupError(f"only a full rebuild is right, and it was not wanted: {reason}") from reason
     if options.command != "build" and result.full_rebuild_reason and result.status == "built":

@@ -127,12 +127,12 @@ class Builder:
             result.engine = FULL if result.full_rebuild_reason else CHAINED
         return result
 
-    def build(self, *, engine: str | None = None) -> Result:
+    def build(self, *, engine: str | None = None, may_rebuild: bool = True) -> Result:
         """The image for the present sources. `engine` forces one; by default the faster that is right.
 
         Raises UserCodeError when the sources do not parse or evaluate, SetupError or InternalError when the image
-        can't be made; nothing is published then. With a forced engine that can't make it, raises
-        NeedsFullRebuild.
+        can't be made; nothing is published then. With a forced engine that can't make it, or where only a full
+        rebuild can and it is not allowed, raises NeedsFullRebuild.
         """
         begin = time.monotonic()
         sources = self.checkout.sources(self.base.sources)
@@ -152,7 +152,7 @@ class Builder:
                 try:
                     self._chain(sources, result)
                 except (NeedsFullRebuild, InternalError) as reason:
-                    if engine == CHAINED:
+                    if engine == CHAINED or not may_rebuild:
                         raise
                     result.full_rebuild_reason = (
                         str(reason) if isinstance(reason, NeedsFullRebuild) else f"defect: {reason}"
