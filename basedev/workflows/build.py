@@ -204,6 +204,7 @@ class Builder:
 
     def _chain(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()
+        commit = self.checkout.commit
         self.progress("comparing definitions", 0.5)
         with self._host() as host, self.storage.staging("image") as made:
             revision = self._revise(sources, host)
@@ -214,10 +215,11 @@ class Builder:
             result.definitions = revision.definitions
             result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
             result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
-            self._publish(self._image_id(sources, CHAINED), made / "sys.so", result, self.checkout.commit)
+            self._publish(self._image_id(sources, CHAINED), made / "sys.so", result, commit)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()
+        commit = self.checkout.commit
         result.engine = FULL
         signatures = self.native_signatures(self.base.sysimage)
         with self.storage.staging("rebuild") as work:
@@ -238,7 +240,7 @@ class Builder:
             # The sources may have changed between being read and being copied.
             sources = Sources.read(tree)
             result.sources_id = sources.id
-            self._publish(self._image_id(sources, FULL), made, result, self.checkout.commit)
+            self._publish(self._image_id(sources, FULL), made, result, commit)
 
     def _publish(self, name: str, sysimage: Path, result: Result, commit: str | None) -> None:
         begin = time.monotonic()
