@@ -168,6 +168,6 @@ def _build(root: str) -> bool:
     if wanted:
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         command = [sys.executable, "-c", LAUNCH.format("__main__"), package, "-C", root, "build", "--background"]
-        words = ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *command]
+        words = ["/bin/sh", "-c", 'nice "$@" </dev/null >/dev/null 2>&1 &', "sh", *command]
         os.waitpid(os.posix_spawn(words[0], words, os.environ), 0)
     return wanted

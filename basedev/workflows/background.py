@@ -22,6 +22,8 @@ from ..storage import Storage, digest_of, disk_errors
 from .build import Result
 
 NICENESS = 10
+"""As of `nice` without a number, with which the hook and the `julia` in front start it already."""
+
 LOG_LIMIT = 64 * 1024
 """Bytes of the log that are kept, at most."""
 
@@ -52,7 +54,7 @@ class Background:
             os.close(log)
             return False
         os.setsid()
-        os.nice(NICENESS)
+        os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
         null = os.open(os.devnull, os.O_RDONLY)
         for handle, place in ((null, 0), (log, 1), (log, 2)):
             os.dup2(handle, place)

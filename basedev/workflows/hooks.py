@@ -52,14 +52,15 @@ if [ -x "$$before" ]; then
     esac
     status=$$?
 fi
-directory=$${GIT_DIR:-$$(git rev-parse --git-dir)}
+directory=$${GIT_DIR:-.git}
+if ! [ -d "$$directory" ]; then directory=$$(git rev-parse --git-dir); fi
 case $name:$${1-}:$${3-} in
 post-checkout:*:0) exit "$$status" ;; # of files
 post-rewrite:rebase:*) ;;             # its end
 *) if [ -d "$$directory/rebase-merge" ] || [ -d "$$directory/rebase-apply" ]; then exit "$$status"; fi ;;
 esac
 if [ "$${BASEDEV_HOOKS-}" != 0 ] && [ -f $record ] && [ -x $python ]; then
-    $python -c $launch $package -C . build --background </dev/null >/dev/null 2>&1 &
+    nice $python -c $launch $package -C . build --background </dev/null >/dev/null 2>&1 &
 fi
 exit "$$status"
 """
