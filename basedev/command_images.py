@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Verb = Callable[[str, str, str], argparse.ArgumentParser]
 
 
+FILES_SHOWN = 3
+"""Changed files that `images list` names for an image."""
+
+
 def add_verbs(verb: Verb) -> None:
     """Adds the verbs; `verb` makes a parser from a name, a line of help and an example."""
     verb("list", "the images in the cache directory", "basedev images list")
@@ -98,7 +102,8 @@ def _row(told: Told, length: int) -> tuple[str, ...]:
     item = told.item
     states = {"damaged": not item.manifest, "pinned": item.pinned, "in use": told.in_use, "needed": told.checkouts}
     files = item.manifest.get("changed_files", ()) if item.kind != BASES else ()
-    names = ", ".join(file.removeprefix("base/") for file in files)
+    names = ", ".join(file.removeprefix("base/") for file in files[:FILES_SHOWN])
+    names += f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""
     created = item.manifest.get("created")
     place = told.checkout or ", ".join(map(str, told.checkouts))
     cost = size(item.size) if item.frees * 10 > item.size * 9 else f"{size(item.size)} ({size(item.frees)})"
