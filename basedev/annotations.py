@@ -1,12 +1,13 @@
 """A bare `@nospecialize` at top level holds for all methods that its module defines from there on.
 
-It is a flag of the module while Julia is built (`jl_set_module_nospecialize`), which no image keeps: where a definition
-is evaluated again, the flag has to be what it was there.
+It is a flag of the module (`jl_set_module_nospecialize`), which an image has as it was at the module's end: where a
+definition is evaluated again, the flag has to be what it was there.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 
 from .sources import Sources
@@ -35,19 +36,40 @@ class Annotations:
         """Whether a file may have such an annotation."""
         return path in self._sources.blobs and BARE.search(self._sources.contents[path]) is not None
 
+    def wrapped(self, path: str, inside: tuple[str, ...], line: int, text: str) -> tuple[str, int]:
+        """The text of a definition that begins there, in these modules of the file, with annotations around it where
+        the flag of its module is another one. Returns also on which line the text begins then."""
+        chain = [path]
+        while not inside and chain[-1] in self._including() and len(chain) <= len(self._including()):
+            chain.append(self._including()[chain[-1]][0])
+        if not any(map(self.in_file, chain)):
+            return text, line
+        here, at_end = self.hold_at(path, inside, line), self.hold_at(*self._module_of(path, inside), sys.maxsize)
+        if here == at_end:
+            return text, line
+        words = {True: "@nospecialize", False: "@specialize"}
+        return f"{words[here]}\n{text}\n{words[at_end]}", line - 1
+
     def hold_at(self, path: str, inside: tuple[str, ...], line: int) -> bool:
         """Whether a definition that begins there, in these modules of the file, is under a bare `@nospecialize`."""
         if self.in_file(path):
             for one in reversed(self._statements_of(path)):
                 if one.line < line and one.inside == inside and (found := specializing(one.tree)) is not None:
                     return not found
-        including = {} if inside else self._including()
-        if path not in including:
-            return False
-        outer, line = including[path]
-        if not self.in_file(outer):
-            return self.hold_at(outer, (), line) if outer != path else False
-        for one in self._statements_of(outer):
-            if one.line == line and included(one.tree) is not None:
-                return self.hold_at(outer, one.inside, line)
-        return False
+        outer = None if inside else self._outside(path)
+        return self.hold_at(*outer) if outer else False
+
+    def _outside(self, path: str) -> tuple[str, tuple[str, ...], int] | None:
+        """Where a file is included: the other file, the modules there, the line."""
+        if path not in self._including():
+            return None
+        outer, line = self._including()[path]
+        inside = (
+            one.inside for one in self._statements_of(outer) if one.line == line and included(one.tree) is not None
+        )
+        return outer, next(inside, ()), line
+
+    def _module_of(self, path: str, inside: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """The file, and the modules in it, in which the module of a file's definitions begins."""
+        outer = None if inside else self._outside(path)
+        return self._module_of(*outer[:2]) if outer else (path, inside)

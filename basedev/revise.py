@@ -419,16 +419,13 @@ class _Reviser:
 
     def _as_annotated(self, replacement: Replacement, step: Evaluate) -> Evaluate:
         """The step with the `@nospecialize` around it that holds where the statement stands."""
-        statement = replacement.statement
-        if replacement.only_documentation or not self.annotations[True].hold_at(
-            replacement.path, statement.inside, statement.line
-        ):
+        if replacement.only_documentation:
             return step
-        if step.line == 1:
-            raise NeedsFullRebuild(
-                f"{replacement.path} has no line for the @nospecialize that holds where it is included"
-            )
-        return Evaluate(step.module, step.file, step.line - 1, f"@nospecialize\n{step.text}\n@specialize")
+        statement = replacement.statement
+        text, line = self.annotations[True].wrapped(replacement.path, statement.inside, step.line, step.text)
+        if line < 1:
+            raise NeedsFullRebuild(f"{replacement.path} has no line before the first, for a @nospecialize")
+        return Evaluate(step.module, step.file, line, text)
 
     def _trial_of_removed(self, gone: list[tuple[str, Statement, Evaluate]]) -> dict[str, Any]:
         if not gone:

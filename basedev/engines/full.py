@@ -103,12 +103,21 @@ _INCLUDE = re.compile(r'\binclude\("([^"$\\]+)"\)')
 
 
 def compiler_sources(base: Path) -> frozenset[str]:
-    """The files that Core.Compiler is made of, by path in the tree (`base/essentials.jl`).
+    """The files that the compiler is bootstrapped from, by path in the tree (`base/essentials.jl`).
 
-    They are what `boot.jl` and `compiler/compiler.jl` include with literal paths, which are relative to `base/`,
-    and, as upstream's sysimage.mk has it, everything in `compiler/`.
+    They are those of Core.Compiler and, as upstream's sysimage.mk has it, everything in `compiler/`.
     """
-    todo = ["boot.jl", *(path.relative_to(base).as_posix() for path in (base / "compiler").rglob("*.jl"))]
+    directory = (path.relative_to(base).as_posix() for path in (base / "compiler").rglob("*.jl"))
+    return _with_included(base, ["boot.jl", *directory])
+
+
+def compiler_files(base: Path) -> frozenset[str]:
+    """The files that Core and Core.Compiler include, by path in the tree: what `boot.jl` and `compiler/compiler.jl`
+    include with literal paths, which are relative to `base/`."""
+    return _with_included(base, ["boot.jl", "compiler/compiler.jl"])
+
+
+def _with_included(base: Path, todo: list[str]) -> frozenset[str]:
     found: set[str] = set()
     while todo:
         name = todo.pop()

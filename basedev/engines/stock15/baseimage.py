@@ -24,9 +24,11 @@ from ...revise import COMPILER, Census, CensusEntry, SourceFile, census_of
 from ...sources import Sources, Stored, blob_id, library_sources
 from ...storage import Storage, digest_of
 from ...store import Entry, Store
-from ..full import compiler_sources
+from ..full import compiler_files
 from .host_program import SOURCES, Host, host_program
 
+CONTENTS = "2"
+"""Another one when another thing is noted of a base image."""
 CODE_OF_BASE = ("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp")
 """The host's sources on which a base image depends."""
 
@@ -94,7 +96,7 @@ def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
 
 def base_id(distribution: Distribution) -> str:
     """The id of the base image for a Julia."""
-    parts = [part for name in CODE_OF_BASE for part in (name, (SOURCES / name).read_bytes())]
+    parts = [CONTENTS, *(part for name in CODE_OF_BASE for part in (name, (SOURCES / name).read_bytes()))]
     return digest_of(distribution.key, *parts)[:20]
 
 
@@ -122,7 +124,7 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
         place = made / "sources" / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(contents)
-    compiler = compiler_sources(made / "sources/base")
+    compiler = compiler_files(made / "sources/base")
     target = only_generic_target(shipped)
     timings: dict[str, float] = {}
     with Host(program, shipped, distribution) as host:

@@ -45,9 +45,22 @@ jl_value_t *Lines::settled(jl_value_t *code, bool &changed) const {
     return code;
 }
 
+bool Lines::settle_fields(jl_value_t *object) const {
+    auto *type = (jl_datatype_t *)jl_typeof(object);
+    int file_at = jl_field_index(type, jl_symbol("file"), 0), line_at = jl_field_index(type, jl_symbol("line"), 0);
+    if (file_at < 0 || line_at < 0 || jl_field_type(type, line_at) != (jl_value_t *)jl_int64_type)
+        return false;
+    auto *line = (int64_t *)((char *)object + jl_field_offset(type, line_at));
+    long by = shift((jl_sym_t *)jl_fieldref(object, file_at), *line);
+    *line += by;
+    return by != 0;
+}
+
 // A table of lines has a Core.LineInfoNode for each place in the code.
 void Lines::settle(jl_method_t *method) const {
     method->line += (int32_t)shift(method->file, method->line);
+    if (method->generator && jl_is_structtype(jl_typeof(method->generator)))
+        settle_fields(method->generator);
     if (!method->source)
         return;
     bool compressed = jl_typeis(method->source, jl_array_uint8_type);
@@ -67,16 +80,10 @@ void Lines::settle(jl_method_t *method) const {
     for (size_t i = 0; jl_is_array(table) && i < jl_array_len(table); i++) {
         jl_value_t *old = jl_array_ptr_ref(table, i);
         auto *type = (jl_datatype_t *)jl_typeof(old);
-        int file_at = jl_field_index(type, jl_symbol("file"), 0), line_at = jl_field_index(type, jl_symbol("line"), 0);
-        if (file_at < 0 || line_at < 0)
-            continue;
-        long line = jl_unbox_long(jl_fieldref(old, line_at));
-        long by = shift((jl_sym_t *)jl_fieldref(old, file_at), line);
-        if (!by)
-            continue;
         node = (jl_value_t *)jl_new_struct_uninit(type);
         memcpy((void *)node, old, jl_datatype_size(type));
-        *(int64_t *)((char *)node + jl_field_offset(type, line_at)) = line + by;
+        if (!settle_fields(node))
+            continue;
         jl_array_ptr_set(table, i, node);
         changed = true;
     }

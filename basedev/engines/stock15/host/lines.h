@@ -22,6 +22,9 @@ private:
 
     long shift(jl_sym_t *file, long line) const;
     void settle(jl_method_t *method) const;
+    // Gives an object with fields `file` and `line` (a LineInfoNode, a GeneratedFunctionStub) its present line.
+    // Returns whether that is another one.
+    bool settle_fields(jl_value_t *object) const;
     // The value with its LineNumberNodes, which macros have in what they quote, in their present lines.
     jl_value_t *settled(jl_value_t *code, bool &changed) const;
 };
