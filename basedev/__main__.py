@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from .errors import SetupError, exit_code
+
 
 def main() -> int:
     """Runs the command line; before that, what can go wrong while it is loaded. Returns the exit code."""
@@ -17,7 +19,7 @@ def main() -> int:
     except ImportError as error:
         reason = str(error).splitlines()[0]
         print(f"basedev: git or a Python package that basedev needs is not installed: {reason}", file=sys.stderr)
-        return 3
+        return exit_code(SetupError.exit_code, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -19,15 +19,24 @@ from pathlib import Path
 from . import __version__
 from .checkout import Checkout
 from .command_images import add_verbs
-from .config import ENGINES, Config, load_config
-from .errors import BasedevError, InternalError, NeedsFullRebuild, OutputError, SetupError, UsageError
+from .config import ENGINES, POLICIES, Config, load_config
+from .errors import (
+    BasedevError,
+    InternalError,
+    NeedsFullRebuild,
+    OutputError,
+    SetupError,
+    UsageError,
+    UserCodeError,
+    exit_code,
+)
+from .places import HOOKS
 from .sizes import parse_size
 from .storage import Storage
 from .terminal import Terminal
 from .workflows.autoload import SHELLS, shell_code
 from .workflows.background import Background
 from .workflows.build import FULL, Builder, Result
-from .workflows.hooks import HOOKS, Hooks
 from .workflows.initialise import initialise
 from .workflows.run import become_julia, run_julia
 from .workflows.testing import check_names, tests_for
@@ -114,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("file", metavar="FILE", type=Path, help="a file that export wrote")
     images = command("images", "the images in the cache directory: list, pin, collect, verify", "basedev images list")
     add_verbs(_verbs(images))
+    _add_bisect(command("bisect", "find the commit that broke something", "basedev bisect status"))
     verify = command(
         "verify",
         "compare the chained image with a full rebuild of the same sources, in minutes",
@@ -130,6 +140,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     shell_init.add_argument("shell", nargs="?", choices=SHELLS, help="the shell (default: from $SHELL)")
     return parser
+
+
+def _add_bisect(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+
+    def verb(name: str, help: str, example: str) -> argparse.ArgumentParser:
+        description = help[0].upper() + help[1:] + "."
+        return verbs.add_parser(name, help=help, description=description, epilog=f"example: basedev bisect {example}")
+
+    def testing(parser: argparse.ArgumentParser) -> None:
+        policy = "a commit that can't be chained: as the configuration says (chain), rebuild in full, or skip"
+        parser.add_argument("--policy", choices=POLICIES, default="chain", help=policy)
+        parser.add_argument("arguments", nargs="*", metavar="COMMAND", help="what fails on a bad commit, after --")
+
+    run = verb(
+        "run",
+        "find the first commit on whose image COMMAND fails",
+        'run --bad HEAD --good v1.5.3 -- julia -e \'exit(chomp("a") != "a")\'',
+    )
+    run.add_argument("--bad", metavar="COMMIT", help="one on which COMMAND fails")
+    run.add_argument("--good", metavar="COMMIT", action="append", default=[], help="one on which it succeeds; or more")
+    run.add_argument("--first-parent", action="store_true", help="look at merges as wholes, not at what they brought")
+    run.add_argument("--no-check", action="store_true", help="don't see first that the ends are what they are named")
+    run.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    testing(run)
+    testing(verb("step", "test the present sources, for git bisect run", "step -- julia check.jl"))
+    verb("status", "what is known, as git bisect log tells it", "status")
+    verb("abort", "forget a run that was interrupted", "abort")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     with suppress(OutputError):
         terminal.error(error)
-    return error.exit_code
+    return exit_code(error.exit_code, words)
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -197,6 +235,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
             plan = Builder(checkout, storage, steps).plan()
         terminal.status(plan, background.report())
         return 0
+    if options.command == "bisect":
+        return _bisect(checkout, storage, config, options, terminal)
     if options.command == "revision":
         return _revision(checkout, storage, options, terminal)
     if options.command == "watch":
@@ -258,6 +298,8 @@ def _images(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _hook(checkout: Checkout, background: Background, options: argparse.Namespace, terminal: Terminal) -> int:
+    from .workflows.hooks import Hooks
+
     if options.force and options.verb != "install":
         raise UsageError("--force is for install only")
     hooks = Hooks(checkout, options.hooks)
@@ -306,6 +348,40 @@ def _watch(checkout: Checkout, options: argparse.Namespace, terminal: Terminal) 
         words.append("--full-rebuild" if options.full_rebuild else "--no-full-rebuild")
     with display_for(terminal) as display:
         return Watch(checkout, display, words, options.test, options.hook, options.once).run()
+
+
+def _bisect(
+    checkout: Checkout, storage: Storage, config: Config, options: argparse.Namespace, terminal: Terminal
+) -> int:
+    if options.verb == "step":
+        if terminal.as_json:
+            raise UsageError("bisect step prints what COMMAND prints: leave out --json")
+        if not options.arguments:
+            raise UsageError("name the command that tests the sources, after --")
+        from .workflows.bisect import step
+
+        return step(checkout, storage, config, options.policy, options.arguments, terminal.steps, terminal.message)
+    from .workflows.bisect import Bisector
+
+    bisector = Bisector(checkout, storage, config, terminal.steps, terminal.message)
+    if options.verb == "status":
+        terminal.bisection(bisector.status())
+        return 0
+    if options.verb == "abort":
+        terminal.aborted(bisector.abort())
+        return 0
+    asked = None
+    if options.resume:
+        if options.bad or options.good or options.arguments:
+            raise UsageError("--resume goes on with what was asked for: leave out the commits and the command")
+    elif not (options.bad and options.good and options.arguments):
+        raise UsageError("name a commit with --bad, one or more with --good, and the command after --")
+    else:
+        kind = {"first_parent": options.first_parent, "policy": options.policy, "check": not options.no_check}
+        asked = bisector.asked(options.bad, options.good, options.arguments, **kind)
+    outcome = bisector.run(asked)
+    terminal.bisected(outcome)
+    return 0 if outcome.status == "found" else UserCodeError.exit_code
 
 
 def _replay(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:

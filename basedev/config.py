@@ -18,6 +18,9 @@ from .sizes import parse_size
 
 ENGINES = ("auto", "stock-1.5", "full")
 
+POLICIES = ("chain", "rebuild", "skip")
+"""Where a commit can't be chained: what the configuration says (rebuild, or skip it), rebuild in full, or skip it."""
+
 
 @dataclass(frozen=True)
 class Config:

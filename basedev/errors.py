@@ -6,6 +6,8 @@ message, a compiler's output) goes into `detail`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class BasedevError(Exception):
     """An error that is explained to the user in one line.
@@ -54,3 +56,15 @@ class NeedsFullRebuild(Exception):
 
     Control flow rather than a failure: the build workflow answers it with a full rebuild.
     """
+
+
+def exit_code(code: int, words: Sequence[str]) -> int:
+    """The exit code for an error of basedev itself, of a command line and with the code `code`.
+
+    `git bisect run` takes 1 to 127 for what is to be said of a commit, and ends with 128.
+    """
+    mine = list(words[: words.index("--")] if "--" in words else words)
+    names = [word for before, word in zip(["", *mine], mine, strict=False) if before != "-C" and word[:1] != "-"]
+    if names[:2] == ["bisect", "step"] or (names[:2] == ["bisect", "run"] and code != UsageError.exit_code):
+        return 128
+    return code

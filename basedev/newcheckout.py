@@ -115,6 +115,13 @@ def copy_sources(source: Distribution, tree: Path) -> None:
     (tree / "VERSION").write_text(source.version + "\n")
 
 
+def add_generated(source: Distribution, tree: Path) -> None:
+    """Copies those of the generated files, which git ignores, that `tree` lacks."""
+    for name in GENERATED:
+        if not (tree / "base" / name).exists():
+            _copy(os.fspath(source.sources / "base" / name), os.fspath(tree / "base" / name))
+
+
 def _copy(origin: str, place: str) -> str:
     """Copies a file's bytes and whether it is executable, but not that it is read-only."""
     shutil.copyfile(origin, place, follow_symlinks=False)
@@ -168,17 +175,10 @@ def _complete(path: Path, record: _Record, storage: Storage, progress: Progress)
     with _errors_in(path):
         if origin is not None and outdated:
             shutil.rmtree(path / "usr")
-        _generate(source, path)
+        add_generated(source, path)
         if outdated:
             usrtree.lay_out_usr(source.prefix, path, commit=record.commit)
     return NewCheckout(path, record.commit, source, "completed")
-
-
-def _generate(source: Distribution, tree: Path) -> None:
-    """Gives a tree those of the generated files that it has not."""
-    for name in GENERATED:
-        if not (tree / "base" / name).exists():
-            _copy(os.fspath(source.sources / "base" / name), os.fspath(tree / "base" / name))
 
 
 def complete_like_relatives(path: Path) -> Path | None:
@@ -193,7 +193,7 @@ def complete_like_relatives(path: Path) -> Path | None:
         if (origin := usrtree.read_origin(other)) is not None:
             source = Distribution.load(origin.prefix)
             with _errors_in(path):
-                _generate(source, path)
+                add_generated(source, path)
                 usrtree.lay_out_usr(source.prefix, path, commit=origin.commit)
             return other
     return None

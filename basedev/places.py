@@ -10,6 +10,9 @@ NOTES = "usr/share/basedev"
 BASE_RECORD = f"{NOTES}/base.json"
 """Where `init` notes the base image of a checkout, and so that it was adopted."""
 
+HOOKS = ("post-commit", "post-checkout", "post-merge", "post-rewrite")
+"""The hooks of git that can start builds."""
+
 
 def settings_files(root: str | None) -> tuple[str, ...]:
     """The files with settings for a checkout (None: the user's only); the later ones override the earlier."""

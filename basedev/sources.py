@@ -30,6 +30,16 @@ def source_paths(root: Path) -> list[str]:
     return list(source_files(os.fspath(root)))
 
 
+def is_source(path: str) -> bool:
+    """Whether `source_paths` tells of a file at this path of a tree."""
+    first, *rest = path.split("/")
+    if first == "base":
+        return bool(rest) and path.endswith(".jl")
+    if first != "stdlib" or len(rest) < 2:
+        return False
+    return rest[1:] == ["Project.toml"] or (path.endswith(".jl") and rest[1] not in NO_SOURCES)
+
+
 def source_directories(root: Path) -> Iterator[Path]:
     """The directories of a tree in which `source_paths` may find files now or later, and those that lead there.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from .workflows.bisect import Outcome, State
     from .workflows.hooks import Hooks
     from .workflows.revisions import Exported
     from .workflows.verify import Verification
@@ -288,6 +289,47 @@ class Terminal:
             if (more := len(found.differences) - most) > 0:
                 self.out.print(f"... and {more} more")
         self.err.print(f"[bold red]basedev:[/] {UNEQUAL} ({len(found.differences)} of {found.facts} facts)")
+
+    def bisected(self, outcome: Outcome) -> None:
+        """The first bad commit, and what it changed."""
+        if self.as_json:
+            return self.json({**outcome.to_json(), "errors": []})
+        out = self.out
+        self.message(f"{len(outcome.record.tests)} tests in {outcome.record.seconds:.1f} s")
+        if outcome.status == "open":
+            out.print("Commits that can't be tested hide the first bad commit. It is one of these:")
+        for one in outcome.culprits:
+            if outcome.status == "open":
+                out.print(f"  {one.commit} {escape(one.subject)}")
+                continue
+            out.print(f"[bold]{one.commit}[/] is the first bad commit")
+            out.print(f"Author: {escape(one.author)}\nDate:   {one.date}\n\n    {escape(one.subject)}\n")
+        for path in outcome.files:
+            out.print(f"  {escape(path)}")
+        self._definitions(out, outcome.definitions or ())
+        return None
+
+    def bisection(self, state: State) -> None:
+        """Where a bisection stands."""
+        if self.as_json:
+            return self.json({**state.to_json(), "errors": []})
+        words = {
+            "none": "no bisection",
+            "running": "a bisection is under way",
+            "interrupted": "a bisection was interrupted: go on with basedev bisect run --resume",
+            "found": "the last bisection found the first bad commit",
+            "open": "skipped commits hide what the last bisection sought",
+        }
+        self.message(words[state.status])
+        if state.log:
+            self.out.print(escape(state.log))
+        return None
+
+    def aborted(self, was_there: bool) -> None:
+        """That a bisection was forgotten, or that there was none."""
+        if self.as_json:
+            return self.json({"status": "aborted" if was_there else "none", "errors": []})
+        return self.message("the bisection is forgotten" if was_there else "there is no bisection")
 
     @staticmethod
     def _definitions(console: Console, definitions: tuple[Definition, ...]) -> None:

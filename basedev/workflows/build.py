@@ -128,11 +128,12 @@ class Builder:
         return result
 
     def build(self, *, engine: str | None = None, may_rebuild: bool = True) -> Result:
-        """The image for the present sources. `engine` forces one; by default the faster that is right.
+        """The image for the present sources. `engine` forces one; by default the faster that is right, and without
+        `may_rebuild` one that is there or can be chained.
 
         Raises UserCodeError when the sources do not parse or evaluate, SetupError or InternalError when the image
-        can't be made; nothing is published then. With a forced engine that can't make it, or where only a full
-        rebuild can and it is not allowed, raises NeedsFullRebuild.
+        can't be made; nothing is published then. With a forced engine that can't make it, or where a full rebuild
+        is needed and may not be made, raises NeedsFullRebuild.
         """
         begin = time.monotonic()
         sources = self.checkout.sources(self.base.sources)

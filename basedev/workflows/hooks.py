@@ -21,11 +21,9 @@ import basedev
 
 from ..checkout import Checkout
 from ..errors import SetupError, UsageError
-from ..places import BASE_RECORD
+from ..places import BASE_RECORD, HOOKS
 from ..shim import LAUNCH
 from ..storage import digest_of
-
-HOOKS = ("post-commit", "post-checkout", "post-merge", "post-rewrite")
 
 ASIDE = ".before-basedev"
 """What is added to the name of a hook that was there before."""

@@ -1,0 +1,92 @@
+"""A git worktree of basedev's own, to check out commits in: the user's tree, index and refs stay as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from git import GitCommandError, GitError, Repo
+
+from .checkout import Checkout
+from .distribution import Distribution
+from .errors import SetupError
+from .newcheckout import GENERATED, add_generated
+from .usrtree import lay_out_usr, read_origin
+
+OPTIONS = (
+    *("-c", f"core.hooksPath={os.devnull}"),  # the user's hooks are for the user's tree
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "submodule.recurse=false"),
+)
+
+
+class Worktree:
+    """A worktree of a checkout's repository, with a `usr/` of the same Julia."""
+
+    def __init__(self, checkout: Checkout, place: Path) -> None:
+        self._origin = checkout
+        self.checkout = Checkout(place)
+
+    @classmethod
+    @contextmanager
+    def of(cls, checkout: Checkout, place: Path) -> Iterator[Worktree]:
+        """A worktree at `place` for the time being. One that a killed process left there is removed first.
+
+        Raises SetupError when git can't make it.
+        """
+        tree = cls(checkout, place)
+        tree.remove()
+        try:
+            tree._git(checkout.root, "worktree", "add", "--quiet", "--detach", "--no-checkout", os.fspath(place))
+            yield tree
+        finally:
+            tree.remove()
+
+    def check_out(self, commit: str) -> None:
+        """Makes the tree that of a commit; what a program left in it is deleted, `usr/` is kept.
+
+        Raises SetupError when git can't do it.
+        """
+        root = self.checkout.root
+        kept = ["/usr", *(f"/base/{name}" for name in GENERATED)]
+        self._git(root, "checkout", "--quiet", "--force", "--detach", commit)
+        self._git(root, "clean", "--quiet", "-ffd", *(f"--exclude={name}" for name in kept))
+
+    def complete(self, distribution: Distribution) -> None:
+        """Adds what git does not have: the generated sources, and a `usr/` with the standard libraries of the tree."""
+        root = self.checkout.root
+        add_generated(distribution, root)
+        libraries = {entry.name for entry in (root / "stdlib").iterdir() if entry.is_dir()}
+        with suppress(StopIteration, FileNotFoundError):
+            linked = next((root / "usr/share/julia/stdlib").iterdir())
+            if {entry.name for entry in linked.iterdir()} == libraries:
+                return
+        if (root / "usr").exists():
+            shutil.rmtree(root / "usr")
+        origin = read_origin(self._origin.root)
+        lay_out_usr(distribution.prefix, root, commit=origin.commit if origin else None)
+
+    def remove(self) -> None:
+        """Deletes the worktree, and what git notes of it."""
+        place = self.checkout.root
+        if os.fspath(place) in self._list():
+            with suppress(SetupError):
+                self._git(self._origin.root, "worktree", "remove", "--force", "--force", os.fspath(place))
+        shutil.rmtree(place, ignore_errors=True)
+
+    def _list(self) -> list[str]:
+        listed = self._git(self._origin.root, "worktree", "list", "--porcelain")
+        return [line.removeprefix("worktree ") for line in listed.splitlines() if line.startswith("worktree ")]
+
+    @staticmethod
+    def _git(root: Path, *words: str) -> str:
+        try:
+            return str(Repo(root).git.execute(["git", *OPTIONS, *words]))
+        except GitCommandError as error:
+            said = str(error.stderr).strip().removeprefix("stderr:").strip().strip("'").strip()
+            raise SetupError(f"git {words[0]} failed in {root}", said) from error
+        except (GitError, OSError) as error:
+            raise SetupError(f"git {words[0]} failed in {root}: {error}") from error
