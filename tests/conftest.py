@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,12 @@ SHARED = ("julia", "hosts", "bases", "bootstrap")
 
 SLOWEST = ("test_full_rebuild.py", "test_verify.py", "test_corpus.py")
 """Files whose tests take longest: with several processes, they begin with these."""
+
+
+def pytest_configure() -> None:
+    """Programs that tests start can be interrupted, also where a shell in the background ignores that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
