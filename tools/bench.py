@@ -295,6 +295,34 @@ def measure_start(base: Path, chained: Path, place: Workplace, pairs: int) -> tu
     return both
 
 
+def measure_switch(place: Workplace, switches: int) -> tuple[Measured, Measured]:
+    """From `git switch` to the end of a Julia that does nothing, where both branches were built before; beside it that
+    Julia alone."""
+    git = ["git", "-C", str(place.checkout), "-c", "user.name=bench", "-c", "user.email=bench@localhost"]
+    main = subprocess.run([*git, "branch", "--show-current"], check=True, capture_output=True, text=True).stdout.strip()
+    subprocess.run([*git, "switch", "-qc", "topic"], check=True)
+    images = {}
+    for branch, path in (("topic", "base/sort.jl"), (main, "base/set.jl")):
+        subprocess.run([*git, "switch", "-q", branch], check=True)
+        with (place.checkout / path).open("a") as file:
+            file.write(f"\nbench_branch() = {path!r}\n".replace("'", '"'))
+        subprocess.run([*git, "commit", "-qam", "bench"], check=True)
+        images[branch] = Path(place.basedev("build", "--no-full-rebuild")["image"])
+    switched, alone = Measured(), Measured()
+    for number in range(switches + 1):
+        branch = ("topic", main)[number % 2]
+        begin = time.monotonic()
+        subprocess.run([*git, "switch", "-q", branch], check=True)
+        place.basedev("run", "--", "--startup-file=no", "-e", "nothing")
+        switched.seconds.append(time.monotonic() - begin)
+        begin = time.monotonic()
+        place.julia(images[branch], "nothing")
+        alone.seconds.append(time.monotonic() - begin)
+    for measured in (switched, alone):
+        measured.seconds.pop(0)
+    return switched, alone
+
+
 def measure_code(base: Path, chained: Path, place: Workplace, rounds: int) -> dict[str, tuple[float, float]]:
     """Nanoseconds of functions on two images: the medians of processes in alternation, each of which tells its best."""
     measured: dict[str, tuple[list[float], list[float]]] = {}
@@ -320,6 +348,7 @@ def report(
     edits: dict[str, Measured],
     full: Measured | None,
     start: tuple[Measured, Measured],
+    switch: tuple[Measured, Measured],
     code: dict[str, tuple[float, float]],
 ) -> str:
     """The tables, in Markdown."""
@@ -344,6 +373,10 @@ def report(
         "",
         f"Start-up of Julia: {base.median:.3f} s on the base image, {chained.median:.3f} s on the chained image, "
         f"ratio {chained.median / base.median:.3f} (medians of {len(base.seconds)} pairs).",
+        "",
+        f"From `git switch` to a Julia that has ended, by `basedev run` on a branch that was built before: "
+        f"{switch[0].median:.2f} s, of which that Julia alone is {switch[1].median:.2f} s (medians of "
+        f"{len(switch[0].seconds)}).",
         "",
         "The speed of code, of functions that kept theirs and of two that were compiled anew from an edited source "
         "that means the same:",
@@ -400,7 +433,8 @@ def main() -> None:
         err.print("start-up and run-time, in alternation ...")
         start = measure_start(base, chained, place, 20)
         code = measure_code(base, chained, place, 16)
-        tables = {"numbers": report(edits, full, start, code), "steps": steps(edits)}
+        switch = measure_switch(place, 10)
+        tables = {"numbers": report(edits, full, start, switch, code), "steps": steps(edits)}
     finally:
         shutil.rmtree(root, ignore_errors=True)
     if options.json:
@@ -410,6 +444,7 @@ def main() -> None:
             "edits": {name: asdict(one) for name, one in edits.items()},
             "full": asdict(full) if full else None,
             "start": {"base": start[0].seconds, "chained": start[1].seconds},
+            "switch": {"git switch to run": switch[0].seconds, "julia alone": switch[1].seconds},
             "code": {name: {"base": a, "chained": b} for name, (a, b) in code.items()},
         }
         options.json.write_text(json.dumps(measured, indent=1) + "\n")
