@@ -126,6 +126,13 @@ class Census:
     entries: Sequence[CensusEntry]
 
 
+class Parsed(Protocol):
+    """Statements of a base image's sources that were read before."""
+
+    def statements(self, path: str) -> list[Statement] | None:
+        """The statements of a file; None where they have to be read from its text."""
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """A file of the base image: the name it has there and the modules that include it."""
@@ -135,16 +142,21 @@ class SourceFile:
 
 
 def revise(
-    old: Sources, new: Sources, files: Mapping[str, SourceFile], evaluator: Evaluator, census: Census | None = None
+    old: Sources,
+    new: Sources,
+    files: Mapping[str, SourceFile],
+    evaluator: Evaluator,
+    census: Census | None = None,
+    parsed: Parsed | None = None,
 ) -> Revision:
     """The revision from the sources of a base image to others.
 
-    `files` are the files in the image by path. Without a `census` it is not asked whether what was computed while Julia
-    was built would be the same. Raises
+    `files` are the files in the image by path, `parsed` has statements of the old ones. Without a `census` it is not
+    asked whether what was computed while Julia was built would be the same. Raises
     UserCodeError when the new sources do not parse or fail to evaluate, NeedsFullRebuild with the reason when
     evaluating definitions would not give what a rebuild gives.
     """
-    return _Reviser(old, new, files, evaluator, census).revision()
+    return _Reviser(old, new, files, evaluator, census, parsed).revision()
 
 
 class _Reviser:
@@ -155,8 +167,10 @@ class _Reviser:
         files: Mapping[str, SourceFile],
         evaluator: Evaluator,
         census: Census | None,
+        kept: Parsed | None,
     ) -> None:
         self.census = census
+        self.kept = kept
         self.old = old
         self.new = new
         self.files = dict(files)
@@ -191,13 +205,22 @@ class _Reviser:
 
     def parse(self, wanted: Iterable[tuple[bool, str]]) -> None:
         """Parses old (False) and new (True) texts of files, together. Raises UserCodeError when one does not parse."""
-        missing = [key for key in dict.fromkeys(wanted) if key not in self.parsed]
+        missing = [key for key in dict.fromkeys(wanted) if key not in self.parsed and not self._is_kept(*key)]
         for kind, sources in ((True, self.new), (False, self.old)):
             paths = [path for new, path in missing if new == kind]
             texts = [sources.contents[path] if path in sources.blobs else b"" for path in paths]
             answers = self.evaluator.parse_all(texts, check=kind) if texts else []
             for path, text, answer in zip(paths, texts, answers, strict=True):
                 self.parsed[kind, path] = statements(answer, text, path)
+
+    def _is_kept(self, new: bool, path: str) -> bool:
+        """Takes the statements of a text of the base image from there."""
+        if path not in self.old.blobs or (new and self.new.blobs.get(path) != self.old.blobs[path]):
+            return False
+        found = self.parsed.get((False, path)) or (self.kept.statements(path) if self.kept is not None else None)
+        if found is not None:
+            self.parsed[new, path] = self.parsed[False, path] = found
+        return found is not None
 
     def statements_with(self, words: Iterable[str], *, new: bool) -> Iterator[tuple[str, SourceFile, Statement]]:
         """The statements of files in whose text one of the words stands. Only such files are parsed."""
@@ -824,17 +847,16 @@ def _uses(statement: Statement, file: SourceFile, name: Name, modules: frozenset
 
 
 def census_of(
-    sources: Sources, files: Mapping[str, SourceFile], evaluator: Evaluator
+    parsed: Mapping[str, list[Statement]], files: Mapping[str, SourceFile]
 ) -> Iterator[tuple[str, int, Evaluate]]:
     """The statements for a census, each with its file and line.
 
     What builds Julia, rather than to define something, is not evaluated again.
     """
-    paths = [path for path, file in files.items() if file.modules != ("Core",) and path not in BUILDING]
-    texts = [sources.contents[path] for path in paths]
-    for path, text, parsed in zip(paths, texts, evaluator.parse_all(texts), strict=True):
-        file = files[path]
-        for statement in statements(parsed, text, path):
+    for path, file in files.items():
+        if file.modules == ("Core",) or path in BUILDING:
+            continue
+        for statement in parsed[path]:
             if computes(statement):
                 alone = statement.undocumented()
                 for step in _steps(file, alone, alone.text):

@@ -201,7 +201,7 @@ class Builder:
         return Host(program, image or self.base.sysimage, self.checkout.distribution)
 
     def _revise(self, sources: Sources, host: Host) -> Revision:
-        return revise(self.base.sources, sources, self.base.files, host, self.base.census)
+        return revise(self.base.sources, sources, self.base.files, host, self.base.census, self.base.parsed)
 
     def _chain(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()

@@ -206,6 +206,26 @@ function number(io::IO, @nospecialize(x))
     nothing
 end
 
+# Base.CoreLogging.log_record_id: a module's name and a hash of the message as it printed when it was expanded, in a rebuild by
+# a Base of which only a part was there.
+function is_log_id(name::String)
+    n = sizeof(name)
+    n > 9 && codeunit(name, n - 8) == UInt8('_') || return false
+    for i in n-7:n
+        byte = codeunit(name, i)
+        isdigit(byte) || UInt8('a') <= byte <= UInt8('f') || return false
+    end
+    return true
+end
+
+# Some macros' variables have a count for a name.
+function slot(name::String)
+    for byte in codeunits(name)
+        isdigit(byte) || return name
+    end
+    return sizeof(name) == 0 ? name : "#"
+end
+
 # Whether a value means something outside of the process that it is in.
 fleeting(@nospecialize(x)) =
     x isa Union{Ptr,Task,IO,Base.RefValue,Base.AbstractLock,Base.GenericCondition,WeakRef,WeakKeyDict,Timer,Base.AsyncCondition,
@@ -218,7 +238,7 @@ function value(io::IOBuffer, @nospecialize(x), stack::Vector{Any} = Any[])
     elseif x isa TypeVar
         variable(io, x)
     elseif x isa Symbol
-        write(io, ':', place(string(x)))
+        write(io, ':', is_log_id(string(x)) ? "a log message's id" : place(string(x)))
     elseif x isa Module
         write(io, path(x))
     elseif x isa String
@@ -362,7 +382,7 @@ end
 function code(io::IOBuffer, c::Core.CodeInfo, stack::Vector{Any})
     write(io, "code(", c.inlineable ? "inline " : "", c.propagate_inbounds ? "inbounds " : "", c.pure ? "pure " : "")
     for i in 1:length(c.slotnames)
-        write(io, string(c.slotnames[i]), '/', string(c.slotflags[i]), ' ')
+        write(io, slot(string(c.slotnames[i])), '/', string(c.slotflags[i]), ' ')
     end
     for statement in c.code
         write(io, "; ")
@@ -500,7 +520,7 @@ end
 function describe_method(m::Method)
     what = typed(m.sig)
     fact("method", what, string(path(m.module), " ", m.name, ", ", m.nargs, " arguments ",
-        replace(m.slot_syms, '\0' => ' '), m.isva ? "varargs " : "", m.pure ? "pure " : "", "nospecialize ",
+        join(map(slot ∘ String, split(m.slot_syms, '\0')), ' '), m.isva ? "varargs " : "", m.pure ? "pure " : "", "nospecialize ",
         m.nospecialize, " called ", m.called, " keywords ", m.nkw, isdefined(m, :ccallable) ? " ccallable" : ""))
     if isdefined(m, :generator)
         value(CODE, m.generator)

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ... import syntax
 from ...distribution import Distribution
 from ...errors import SetupError
 from ...link import ImageTables, link_image, only_generic_target
@@ -26,8 +27,9 @@ from ...storage import Storage, digest_of
 from ...store import Entry, Store
 from ..full import compiler_files
 from .host_program import SOURCES, Host, host_program
+from .parsed import Kept, keep
 
-CONTENTS = "2"
+CONTENTS = "3"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = ("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp")
 """The host's sources on which a base image depends."""
@@ -80,6 +82,11 @@ class BaseImage:
         """What its sources' statements run."""
         told = json.loads(self.entry.file("census.json").read_text())
         return Census(self.entry.file("census.bin"), [CensusEntry(*one) for one in told])
+
+    @cached_property
+    def parsed(self) -> Kept:
+        """The statements of its sources."""
+        return Kept(self.entry.file("statements.zip"))
 
 
 def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
@@ -164,8 +171,12 @@ def _take_census(
     sources: Mapping[str, bytes], files: Mapping[str, SourceFile], distribution: Distribution, program: Path, made: Path
 ) -> None:
     with Host(program, made / "base.so", distribution) as host:
-        own = Sources({path: blob_id(contents) for path, contents in sources.items()}, sources)
-        statements = list(census_of(own, files, host))
+        paths = list(files)
+        texts = [sources[path] for path in paths]
+        answers = zip(paths, texts, host.parse_all(texts), strict=True)
+        parsed = {path: syntax.statements(answer, text, path) for path, text, answer in answers}
+        keep(made / "statements.zip", parsed.items())
+        statements = list(census_of(parsed, files))
         gave = host.census([step for _, _, step in statements], made / "census.bin")
     entries = [
         (path, line, step.module, step.line, step.text, digest)
