@@ -53,7 +53,7 @@ def test_an_empty_file_changes_nothing(checkout: Path, text: str) -> None:
 
 
 MISTAKES = {
-    "[basedev]\nengin = 1\n": "unknown key 'engin'; known are engine, full-rebuild, autobuild",
+    "[basedev]\nengin = 1\n": "unknown key 'engin'; known are engine, full-rebuild, budget, autobuild",
     "[basedev]\nfull_rebuild = true\n": "unknown key 'full_rebuild'",
     "[basedev]\nengine = 1\n": "engine must be a str, not 1",
     "[basedev]\nfull-rebuild = 1\n": "full-rebuild must be a bool, not 1",

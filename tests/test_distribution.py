@@ -221,7 +221,7 @@ def test_obtained_without_root_or_traces_in_the_system(tmp_path_factory: pytest.
     if python is None:
         pytest.skip("no Python that another user can run")
     home = Path(tmp_path_factory.mktemp("home"))
-    for directory in (home, home.parent, home.parent.parent):
+    for directory in (home, *(one for one in home.parents if "pytest-of-" in os.fspath(one))):
         directory.chmod(0o755)
     os.chown(home, 65534, 65534)
     # Copied, since that user may have no right to the directories of this one.

@@ -254,7 +254,7 @@ def test_the_hook(bench: Bench, tmp_path: Path) -> None:
         built = watching.next()
         wait_until(lambda: len(told.read_text().splitlines()) == 5)
     results = [line.split("|") for line in told.read_text().splitlines()]
-    assert [result[0] for result in results] == ["built", "failed", "built", "error", "built"]
+    assert [result[0] for result in results] == ["current", "failed", "current", "error", "built"]
     assert [result[1] for result in results] == [first["image"], "", first["image"], "", built["image"]]
     assert "syntax" in results[1][2] and "full rebuild" in results[3][2] and results[4][2].startswith("chained in ")
     assert all(float(result[3]) > 0 for result in results)
