@@ -81,7 +81,7 @@ def test_killed_twenty_times(own: Bench) -> None:
     begin = time.monotonic()
     own.chain()
     length = time.monotonic() - begin
-    for number in range(20):
+    for number in range(30):
         own.edit(UTIL, f"killed() = {number - 1}", f"killed() = {number}")
         build = start(own, "build")
         time.sleep(moments.uniform(0, length))
