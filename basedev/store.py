@@ -25,6 +25,10 @@ MANIFEST, VERIFIED, USED, PINNED = "manifest.json", "verified.json", "used", "pi
 change is that of the last use; one that keeps the entry from being collected."""
 
 
+TRIES = 100
+"""To get hold of an entry that others collect and make at the same time."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A directory of the store with a manifest that tells what is in it."""
@@ -57,9 +61,13 @@ class Store:
         time of change differ from those at the last check, as git does for its index.
         """
         directory = self.storage.root / kind / name
-        hold = Hold.take(directory)
-        if hold is None and not directory.exists():
-            return None
+        for _ in range(TRIES):
+            hold = Hold.take(directory)
+            if hold is not None:
+                break
+            if not directory.exists():
+                return None
+            # It was taken away, and another stands there already; or it can't be opened, and is none then.
         manifest = read_manifest(directory)
         if manifest is not None and self._is_whole(directory, manifest["files"]):
             with suppress(OSError):  # on a disk that is full or read-only
