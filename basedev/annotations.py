@@ -31,10 +31,15 @@ class Annotations:
         self._sources = sources
         self._statements_of = statements_of
         self._including = including
+        self._found: dict[str, bool] = {}
+        """Whether a file may have an annotation, where that was asked."""
 
     def in_file(self, path: str) -> bool:
         """Whether a file may have such an annotation."""
-        return path in self._sources.blobs and BARE.search(self._sources.contents[path]) is not None
+        if path not in self._found:
+            text = self._sources.contents[path] if path in self._sources.blobs else b""
+            self._found[path] = BARE.search(text) is not None
+        return self._found[path]
 
     def wrapped(self, path: str, inside: tuple[str, ...], line: int, text: str) -> tuple[str, int]:
         """The text of a definition that begins there, in these modules of the file, with annotations around it where

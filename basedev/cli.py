@@ -143,11 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_bisect(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
-
-    def verb(name: str, help: str, example: str) -> argparse.ArgumentParser:
-        description = help[0].upper() + help[1:] + "."
-        return verbs.add_parser(name, help=help, description=description, epilog=f"example: basedev bisect {example}")
+    verb = _verbs(parser)
 
     def testing(parser: argparse.ArgumentParser) -> None:
         policy = "a commit that can't be chained: as the configuration says (chain), rebuild in full, or skip"
@@ -157,7 +153,7 @@ def _add_bisect(parser: argparse.ArgumentParser) -> None:
     run = verb(
         "run",
         "find the first commit on whose image COMMAND fails",
-        'run --bad HEAD --good v1.5.3 -- julia -e \'exit(chomp("a") != "a")\'',
+        'basedev bisect run --bad HEAD --good v1.5.3 -- julia -e \'exit(chomp("a") != "a")\'',
     )
     run.add_argument("--bad", metavar="COMMIT", help="one on which COMMAND fails")
     run.add_argument("--good", metavar="COMMIT", action="append", default=[], help="one on which it succeeds; or more")
@@ -165,9 +161,9 @@ def _add_bisect(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--no-check", action="store_true", help="don't see first that the ends are what they are named")
     run.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
     testing(run)
-    testing(verb("step", "test the present sources, for git bisect run", "step -- julia check.jl"))
-    verb("status", "what is known, as git bisect log tells it", "status")
-    verb("abort", "forget a run that was interrupted", "abort")
+    testing(verb("step", "test the present sources, for git bisect run", "basedev bisect step -- julia check.jl"))
+    verb("status", "what is known, as git bisect log tells it", "basedev bisect status")
+    verb("abort", "forget a run that was interrupted", "basedev bisect abort")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

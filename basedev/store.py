@@ -24,7 +24,6 @@ MANIFEST, VERIFIED, USED, PINNED = "manifest.json", "verified.json", "used", "pi
 """Files of an entry besides those that the manifest lists: the sizes and times at the last check; one whose time of
 change is that of the last use; one that keeps the entry from being collected."""
 
-
 TRIES = 100
 """To get hold of an entry that others collect and make at the same time."""
 

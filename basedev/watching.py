@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 
 from .errors import SetupError
-from .sources import Sources, source_directories, source_paths
+from .sourcefiles import signature, source_files
+from .sources import Sources, source_directories
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of asyncore, which it imports and which is not used here
@@ -58,15 +60,11 @@ class _Limit(Exception):
     """A limit of inotify is reached: the name of the setting."""
 
 
-def _signature(root: Path) -> dict[str, tuple[int, ...]]:
+def _signatures(root: Path) -> dict[str, tuple[int, ...]]:
     """What tells without reading them that sources have changed."""
-    found: dict[str, tuple[int, ...]] = {}
     with suppress(OSError):  # `base` or `stdlib` may be away for a moment
-        for path in source_paths(root):
-            with suppress(OSError):
-                about = (root / path).stat()
-                found[path] = (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
-    return found
+        return {path: signature(status) for path, status in source_files(os.fspath(root)).items()}
+    return {}
 
 
 class _Inotify:
@@ -140,7 +138,7 @@ class _Rescan:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._seen = _signature(root)
+        self._seen = _signatures(root)
         self._next = time.monotonic() + RESCAN
 
     def close(self) -> None:
@@ -152,7 +150,7 @@ class _Rescan:
         time.sleep(max(0.0, min(seconds, remaining)))
         if seconds < remaining:
             return False
-        seen, self._seen = self._seen, _signature(self._root)
+        seen, self._seen = self._seen, _signatures(self._root)
         changed = seen != self._seen
         self._next = time.monotonic() + (QUIET / 2 if changed else RESCAN)
         return changed

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,28 @@ class Bench:
         done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+
+def start(bench: Bench, *words: str) -> subprocess.Popen[str]:
+    """A command in a process group of its own."""
+    return subprocess.Popen(
+        bench.command(*words),
+        cwd=bench.root,
+        env=bench.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def read_to_end(terminal: int) -> bytes:
+    """What a program writes to a terminal until it closes it."""
+    said = b""
+    with suppress(OSError):  # the other end is closed
+        while more := os.read(terminal, 1000):
+            said += more
+    return said
 
 
 @pytest.fixture(scope="session")

@@ -13,24 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Bench
+from conftest import Bench, read_to_end, start
 
 from basedev.storage import cache_root
 
 UTIL = "base/strings/util.jl"
-
-
-def start(bench: Bench, *words: str) -> subprocess.Popen[str]:
-    """A command in a process group of its own."""
-    return subprocess.Popen(
-        bench.command(*words),
-        cwd=bench.root,
-        env=bench.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def helpers_of(bench: Bench) -> list[str]:
@@ -149,12 +136,7 @@ def test_control_c_at_a_terminal(bench: Bench) -> None:
     staging = bench.storage.root / "staging"
     wait_until(lambda: staging.exists() and any(staging.glob("image-*/work")))
     os.write(terminal, b"\x03")
-    said = b""
-    try:
-        while more := os.read(terminal, 1000):
-            said += more
-    except OSError:  # the other end is closed
-        pass
+    said = read_to_end(terminal)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 130
     assert said.endswith(b"basedev: interrupted; nothing was changed\r\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Bench
+from conftest import Bench, read_to_end
 
 from basedev.collection import Collection
 from basedev.holds import unheld
@@ -115,12 +115,7 @@ def test_a_narrow_terminal(own: Bench) -> None:
             os.chdir(own.root)
             command = own.command("images", "list")
             os.execve(command[0], command, {**own.environment, "TERM": "xterm", "COLUMNS": str(columns)})
-        said = b""
-        try:
-            while more := os.read(terminal, 1000):
-                said += more
-        except OSError:  # the other end is closed
-            pass
+        said = read_to_end(terminal)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         rows = said.decode().splitlines()[:-1]  # the last is a message, which the terminal wraps
         assert any(name[:10] in row for row in rows)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SHARED, Bench
+from conftest import SHARED, Bench, start
 
 from basedev.collection import Collection
 from basedev.errors import SetupError
@@ -26,19 +26,6 @@ from basedev.store import Store
 
 UTIL = "base/strings/util.jl"
 FORKING = multiprocessing.get_context("fork")
-
-
-def start(bench: Bench, *words: str) -> subprocess.Popen[str]:
-    """A command in a process group of its own."""
-    return subprocess.Popen(
-        bench.command(*words),
-        cwd=bench.root,
-        env=bench.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def there(bench: Bench) -> set[str]:

@@ -53,9 +53,9 @@ void IncludedFiles::remove(jl_module_t *module, const std::string &file) {
     change("deleteat!", find(file, module), nullptr);
 }
 
-size_t IncludedFiles::find(const std::string &file, jl_module_t *module) const {
+size_t IncludedFiles::find(const std::string &file, jl_module_t *owner) const {
     for (size_t i = size(); i-- > 0;)
-        if (path(i) == full(file) && (!module || jl_fieldref(jl_arrayref(list, i), 0) == (jl_value_t *)module))
+        if (path(i) == full(file) && (!owner || module(i) == owner))
             return i;
     fail(file + " is not among the files that Julia included");
 }

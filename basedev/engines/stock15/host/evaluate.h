@@ -15,6 +15,7 @@ public:
     IncludedFiles();
 
     size_t size() const { return jl_array_len(list); }
+    jl_module_t *module(size_t i) const { return (jl_module_t *)jl_fieldref(jl_arrayref(list, i), 0); }
     std::string path(size_t i) const;
     std::string full(const std::string &file) const { return file[0] == '/' ? file : directory + file; }
     // Adds a file behind the file `after`.
@@ -25,8 +26,8 @@ private:
     jl_array_t *list;
     std::string directory;
 
-    // Index of the file that the module includes, or any module if null.
-    size_t find(const std::string &file, jl_module_t *module) const;
+    // Index of the file that the owner includes, or any module if null.
+    size_t find(const std::string &file, jl_module_t *owner) const;
     void change(const char *function, size_t index, jl_value_t *value);
 };
 

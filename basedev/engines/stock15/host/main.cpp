@@ -242,13 +242,9 @@ public:
         json.open('{').key("version").string(jl_ver_string()).key("fvars").number(image.fvars);
         json.key("gvars").number(image.gvars).key("native").number((long long)image.order.size());
         json.key("files").open('[');
-        auto *files = (jl_array_t *)jl_get_global(jl_base_module, jl_symbol("_included_files"));
-        for (size_t i = 0; files && i < jl_array_len(files); i++) {
-            jl_value_t *pair = jl_arrayref(files, i);
-            jl_value_t *path = jl_fieldref(pair, 1);
-            json.open('[').string(module_text((jl_module_t *)jl_fieldref(pair, 0)));
-            json.string(jl_string_data(path), jl_string_len(path)).close(']');
-        }
+        IncludedFiles files;
+        for (size_t i = 0; i < files.size(); i++)
+            json.open('[').string(module_text(files.module(i))).string(files.path(i)).close(']');
         json.close(']').close('}');
         answer(json);
     }
