@@ -14,6 +14,7 @@ from .storage import Storage, digest_of
 from .store import Store
 
 CHAINED = "stock-1.5"
+CHAINED_WITHOUT_CUTOFF = "stock-1.5-no-cutoff"
 FULL = "full"
 
 

@@ -6,6 +6,8 @@ Knows ELF and the symbols by which Julia's loader finds its tables; knows nothin
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 from .errors import SetupError
@@ -26,8 +28,39 @@ class ImageSymbols:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def address(self, name: str) -> int:
+        """Where the image has a symbol when it is loaded at 0."""
+        return self._symbols[name][0] if name in self._symbols else self._missing(name)
+
     def contents(self, name: str) -> bytes:
         """The bytes of a symbol with contents in the file, as long as its size says."""
+        begin = self.offset(self.address(name))
+        if begin is None:
+            raise SetupError(f"{self.path}: {name} has no contents")
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            return file.read(self._symbols[name][1])
+
+    def offset(self, address: int) -> int | None:
+        """Where in the file the byte for an address is, None where there is none."""
+        for begin, size, offset in self._segments:
+            if begin <= address < begin + size:
+                return offset + address - begin
+        return None
+
+    def _missing(self, name: str) -> int:
+        raise SetupError(f"{self.path} has no symbol {name}: it is no system image of Julia 1.5")
+
+    @cached_property
+    def _segments(self) -> list[tuple[int, int, int]]:
+        return self._read[1]
+
+    @cached_property
+    def _symbols(self) -> dict[str, tuple[int, int]]:
+        return self._read[0]
+
+    @cached_property
+    def _read(self) -> tuple[dict[str, tuple[int, int]], list[tuple[int, int, int]]]:
         from elftools.common.exceptions import ELFError
         from elftools.elf.elffile import ELFFile
         from elftools.elf.sections import SymbolTableSection
@@ -38,18 +71,11 @@ class ImageSymbols:
                 table = elf.get_section_by_name(".dynsym")
                 if not isinstance(table, SymbolTableSection):
                     raise SetupError(f"{self.path} has no dynamic symbols: it is no system image")
-                found = table.get_symbol_by_name(name)
-                if not found:
-                    raise SetupError(f"{self.path} has no symbol {name}: it is no system image of Julia 1.5")
-                symbol = found[0]
-                for segment in elf.iter_segments():
-                    begin = int(segment["p_vaddr"])
-                    if segment["p_type"] == "PT_LOAD" and begin <= symbol["st_value"] < begin + segment["p_filesz"]:
-                        file.seek(segment["p_offset"] + symbol["st_value"] - begin)
-                        return file.read(symbol["st_size"])
+                symbols = {one.name: (int(one["st_value"]), int(one["st_size"])) for one in table.iter_symbols()}
+                loaded = [one.header for one in elf.iter_segments() if one["p_type"] == "PT_LOAD"]
         except (ELFError, OSError) as error:
             raise SetupError(f"{self.path} can't be read as a system image: {error}") from error
-        raise SetupError(f"{self.path}: {name} has no contents")
+        return symbols, [(one["p_vaddr"], one["p_filesz"], one["p_offset"]) for one in loaded]
 
 
 def finish_data_object(path: Path, symbol: str) -> None:
@@ -103,3 +129,28 @@ def _string_table(strings: list[bytes]) -> tuple[list[int], bytes]:
         offsets.append(len(table))
         table += string + b"\0"
     return offsets, table
+
+
+def redirect(image: Path, functions: Iterable[tuple[int, int]]) -> None:
+    """Has calls of functions of an image come to others: a jump is written over the beginning of each.
+
+    `functions` are pairs of numbers in the image's table of functions (fvars, counted from 1), from and to. A function
+    begins at an address divisible by 16 (LLVM's alignment), so that a jump of five bytes has room in the smallest.
+    """
+    pairs = list(functions)
+    if not pairs:
+        return
+    symbols = ImageSymbols(image)
+    base = symbols.address("jl_sysimg_fvars_base")
+    table = symbols.offset(symbols.address("jl_sysimg_fvars_offsets"))
+    assert table is not None
+    with image.open("r+b") as file:
+        file.seek(table)
+        (count,) = struct.unpack("<I", file.read(4))
+        offsets = struct.unpack(f"<{count}i", file.read(4 * count))
+        for old, new in pairs:
+            begin, end = base + offsets[old - 1], base + offsets[new - 1]
+            place = symbols.offset(begin)
+            assert place is not None
+            file.seek(place)
+            file.write(b"\xe9" + struct.pack("<i", end - (begin + 5)))

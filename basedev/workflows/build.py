@@ -10,8 +10,8 @@ from typing import Any
 
 from ..checkout import Checkout
 from ..choice import CHAINED as CHAINED
+from ..choice import CHAINED_WITHOUT_CUTOFF, image_id
 from ..choice import FULL as FULL
-from ..choice import image_id
 from ..collection import Collection
 from ..config import load_config
 from ..engines import full
@@ -31,7 +31,7 @@ from .initialise import adopted_base
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
-    **dict.fromkeys(("new_code_reason", "invalidated", "recompiled", "peak_memory")),
+    **dict.fromkeys(("new_code_reason", "no_cutoff_reason", "invalidated", "reinferred", "recompiled", "peak_memory")),
     **{"collected": [], "timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
@@ -59,6 +59,10 @@ class Result:
     """Changed files that are in no image."""
     definitions: tuple[Definition, ...] = ()
     invalidated: int | None = None
+    reinferred: int | None = None
+    """Calls of inference for those."""
+    no_cutoff_reason: str | None = None
+    """Why all that Julia invalidated is compiled anew although less might do, if so."""
     recompiled: int | None = None
     peak_memory: int | None = None
     collected: tuple[str, ...] = ()
@@ -85,7 +89,9 @@ class Result:
                 "evaluated": [one for one in told if one["change"] != "deleted"],
                 "deleted": [one for one in told if one["change"] == "deleted"],
             },
+            "no_cutoff_reason": self.no_cutoff_reason,
             "invalidated": self.invalidated,
+            "reinferred": self.reinferred,
             "recompiled": self.recompiled,
             "peak_memory": self.peak_memory,
             "collected": list(self.collected),
@@ -151,9 +157,9 @@ class Builder:
                 self._rebuild(sources, result)
             else:
                 try:
-                    self._chain(sources, result)
+                    self._chain(sources, result, engine or CHAINED)
                 except (NeedsFullRebuild, InternalError) as reason:
-                    if engine == CHAINED or not may_rebuild:
+                    if engine or not may_rebuild:
                         raise
                     result.full_rebuild_reason = (
                         str(reason) if isinstance(reason, NeedsFullRebuild) else f"defect: {reason}"
@@ -177,18 +183,17 @@ class Builder:
         if not changes.paths and engine is None:
             self._describe_base(result)
             return result, True
-        for candidate in (CHAINED, FULL):
-            if engine in (None, candidate):
-                entry = self.store.find("images", self._image_id(sources, candidate))
-                if entry:
-                    self._describe(result, entry)
-                    result.status = "present"
-                    return result, True
+        for candidate in (engine,) if engine else (CHAINED, FULL):
+            entry = self.store.find("images", self._image_id(sources, candidate))
+            if entry:
+                self._describe(result, entry)
+                result.status = "present"
+                return result, True
         return result, False
 
     def _image_id(self, sources: Sources, engine: str) -> str:
         """A chained image depends on its base; a full one on the Julia only."""
-        ground = self.base.id if engine == CHAINED else self.checkout.distribution.key
+        ground = self.checkout.distribution.key if engine == FULL else self.base.id
         return image_id(engine, ground, sources.id)
 
     def native_signatures(self, image: Path) -> list[str]:
@@ -203,7 +208,7 @@ class Builder:
     def _revise(self, sources: Sources, host: Host) -> Revision:
         return revise(self.base.sources, sources, self.base.files, host, self.base.census, self.base.parsed)
 
-    def _chain(self, sources: Sources, result: Result) -> None:
+    def _chain(self, sources: Sources, result: Result, engine: str) -> None:
         begin = time.monotonic()
         commit = self.checkout.commit
         self.progress("comparing definitions", 0.5)
@@ -211,12 +216,15 @@ class Builder:
             revision = self._revise(sources, host)
             result.timings["revise"] = time.monotonic() - begin
             libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
-            layer = make_layer(self.base, revision, host, made, libjulia, self.progress)
+            cutoff = engine != CHAINED_WITHOUT_CUTOFF
+            layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
+            result.engine = engine
             result.timings.update(layer.timings)
             result.definitions = revision.definitions
             result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
+            result.reinferred, result.no_cutoff_reason = layer.reinferred, layer.no_cutoff_reason
             result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
-            self._publish(self._image_id(sources, CHAINED), made / "sys.so", result, commit)
+            self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()

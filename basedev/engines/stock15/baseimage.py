@@ -29,15 +29,15 @@ from ..full import compiler_files
 from .host_program import SOURCES, Host, host_program
 from .parsed import Kept, keep
 
-CONTENTS = "3"
+CONTENTS = "4"
 """Another one when another thing is noted of a base image."""
-CODE_OF_BASE = ("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp")
+CODE_OF_BASE = ("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp", "dependencies.cpp")
 """The host's sources on which a base image depends."""
 
 Progress = Callable[[str, float], None]
 """Called when a step begins, with its name and the seconds that it is expected to take."""
 
-SECONDS = {"host": 25.0, "code": 75.0, "link": 1.0, "census": 45.0}
+SECONDS = {"host": 25.0, "code": 75.0, "link": 1.0, "dependencies": 20.0, "census": 45.0}
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,11 @@ class BaseImage:
         """What its sources' statements run."""
         told = json.loads(self.entry.file("census.json").read_text())
         return Census(self.entry.file("census.bin"), [CensusEntry(*one) for one in told])
+
+    @property
+    def dependencies(self) -> Path:
+        """The record of what its results of inference depend on, beyond the edges that Julia keeps."""
+        return self.entry.file("dependencies.bin")
 
     @cached_property
     def parsed(self) -> Kept:
@@ -149,6 +154,9 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
         link_image(made / "base.so", objects, heap, tables, libjulia=libjulia, workdir=work)
     shutil.rmtree(work)
     heap.unlink()
+    progress("noting what results of inference depend on", SECONDS["dependencies"])
+    with timed(timings, "dependencies"), Host(program, made / "base.so", distribution) as host:
+        host.dependencies(made / "dependencies.bin")
     progress("noting what the sources' statements run", SECONDS["census"])
     with timed(timings, "census"):
         _take_census(sources, _files(included, sorted(compiler)), distribution, program, made)

@@ -180,16 +180,21 @@ class Host:
         """Evaluates the steps in the host. Answers as `trial` does."""
         return dict(self._ask(b"apply %d\n" % len(steps), *_encode(steps)))
 
-    def compile(self, directory: Path) -> dict[str, Any]:
-        """Writes the layer for what was applied: objects and heap."""
-        return self._write(b"compile", directory)
+    def compile(self, directory: Path, dependencies: Path | None) -> dict[str, Any]:
+        """Writes the layer for what was applied: objects and heap. With a record of dependencies, by early cutoff."""
+        made, record = os.fsencode(directory), os.fsencode(dependencies) if dependencies else b""
+        return dict(self._ask(b"compile %d %d\n" % (len(made), len(record)), made, record))
+
+    def dependencies(self, record: Path) -> None:
+        """Writes to `record` what results of inference in the image depend on, beyond Julia's own edges."""
+        self._write(b"dependencies", record)
 
     def rebase(self, directory: Path) -> dict[str, Any]:
         """Writes all native code and the heap of the image anew: the parts of a base image."""
         return self._write(b"rebase", directory)
 
-    def _write(self, verb: bytes, directory: Path) -> dict[str, Any]:
-        path = os.fsencode(directory)
+    def _write(self, verb: bytes, place: Path) -> dict[str, Any]:
+        path = os.fsencode(place)
         return dict(self._ask(b"%s %d\n" % (verb, len(path)), path))
 
     def _ask(self, *parts: bytes) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ... import elf
 from ...errors import UserCodeError
 from ...link import ImageTables, link_image
 from ...revision import Evaluate, Revision, Step
@@ -27,6 +28,10 @@ class Layer:
 
     invalidated: int
     """CodeInstances that Julia's own rule ended."""
+    reinferred: int
+    """Calls of inference."""
+    no_cutoff_reason: str | None
+    """Why all of those were compiled anew although less might do, if so."""
     recompiled: int
     """CodeInstances with new native code."""
     new_code_reason: str | None
@@ -46,9 +51,18 @@ def check(answer: dict[str, Any], steps: Sequence[Step] = ()) -> None:
 
 
 def make_layer(
-    base: BaseImage, revision: Revision, host: Host, made: Path, libjulia: Path, progress: Progress
+    base: BaseImage,
+    revision: Revision,
+    host: Host,
+    made: Path,
+    libjulia: Path,
+    progress: Progress,
+    *,
+    cutoff: bool = True,
 ) -> Layer:
     """Evaluates a revision in `host`, which runs on `base`, and links the image `made/sys.so`.
+
+    Without `cutoff`, all that Julia's own rule invalidates is compiled anew.
 
     Raises UserCodeError when a definition fails.
     """
@@ -62,7 +76,7 @@ def make_layer(
     invalidated = applied["invalidated"]
     expected = SECONDS_FOR_HEAP + SECONDS_PER_INVALIDATED * invalidated
     progress(f"compiling what the edit invalidated ({invalidated} CodeInstances)", expected)
-    parts = host.compile(work)
+    parts = host.compile(work, base.dependencies if cutoff else None)
     check(parts)
     compiled = time.monotonic()
     progress("linking", 0.7)
@@ -70,10 +84,13 @@ def make_layer(
     kept = () if parts["new_code_reason"] else base.objects
     objects = [*kept, *map(Path, parts["objects"])]
     link_image(made / "sys.so", objects, Path(parts["heap"]), tables, libjulia=libjulia, workdir=work)
+    elf.redirect(made / "sys.so", parts["replaced"])
     linked = time.monotonic()
     inner = parts["timings"]
     return Layer(
         invalidated=invalidated,
+        reinferred=parts["inferred"],
+        no_cutoff_reason=parts["no_cutoff_reason"] or None,
         recompiled=parts.get("recompiled", 0),
         new_code_reason=parts["new_code_reason"] or None,
         peak_memory=parts["peak_kib"] * 1024,

@@ -6,7 +6,7 @@ static jl_methtable_t *table_of(jl_method_instance_t *instance) {
     return jl_method_table_for(instance->specTypes);
 }
 
-Delta::Delta(const Image &image) : image(image), since(jl_get_world_counter()) {
+Delta::Delta(const Image &image) : image(image), cutoff(image), since(jl_get_world_counter()) {
     for (jl_code_instance_t *code : image.order)
         if (code->max_world == ALWAYS)
             valid.push_back(code);
@@ -36,46 +36,17 @@ void Delta::list_invalidated(const MethodChanges &changes, size_t world, bool on
         jl_method_instance_t *instance = code->def;
         if (only_compiler && !(jl_is_method(instance->def.value) && belongs_to_compiler(instance->def.method->module)))
             continue;
-        if (!changes.tables.count(table_of(instance))) {
-            if (code->max_world != ALWAYS)
-                list(instance);
+        bool ended = code->max_world != ALWAYS, touched = changes.tables.count(table_of(instance)) != 0;
+        if (ended && (!touched || cutoff.compared(instance)))
+            list(instance);
+        if (!touched)
             continue;
-        }
         // Redefining a method ends its callers' code but not its own (jl_method_table_insert), so ask whether
         // a call still comes here.
         jl_method_instance_t *reached = dispatch(instance->specTypes, world);
-        if (reached == instance ? code->max_world != ALWAYS : reached != nullptr)
+        if (reached == instance ? ended : reached != nullptr)
             list(reached);
     }
-}
-
-static void call_inference(jl_value_t **call) {
-    JL_TRY {
-        jl_call_in_typeinf_world(call, 3);
-    }
-    JL_CATCH {
-        // left to run time, as in an ordinary build
-    }
-}
-
-// `Core.Compiler.typeinf_ext(instance, world)`, which leaves its result in the instance's cache.
-void Delta::infer(size_t from, size_t world) {
-    jl_value_t **call;
-    JL_GC_PUSHARGS(call, 3);
-    auto *compiler = (jl_module_t *)jl_get_global(jl_core_module, jl_symbol("Compiler"));
-    call[0] = jl_get_global(compiler, jl_symbol("typeinf_ext"));
-    call[2] = jl_box_uint64(world);
-    for (size_t i = from; i < jl_array_len(instances); i++) {
-        auto *instance = (jl_method_instance_t *)jl_array_ptr_ref(instances, i);
-        if (jl_rettype_inferred(instance, world, world) != jl_nothing)
-            continue;
-        call[1] = (jl_value_t *)instance;
-        instance->inInference = 1;
-        call_inference(call);
-        instance->inInference = 0;
-        inferred++;
-    }
-    JL_GC_POP();
 }
 
 // What inference met for the first time and the ordinary build would compile too (precompile.c,
@@ -87,7 +58,7 @@ void Delta::list_new(size_t world) {
         jl_svec_t *specializations = entry->func.method->specializations;
         for (size_t i = 0; i < jl_svec_len(specializations); i++) {
             auto *instance = (jl_method_instance_t *)jl_svecref(specializations, i);
-            if (!instance || listed.count(instance))
+            if (!instance || listed.count(instance) || cutoff.compared(instance))
                 continue;
             for (jl_code_instance_t *code = instance->cache; code; code = code->next) {
                 if (image.contains(code) || code->max_world < world || code->invoke == jl_fptr_const_return ||
@@ -278,16 +249,25 @@ size_t Delta::invalidated() const {
 }
 
 void Delta::infer_listed(size_t world) {
-    size_t done = 0;
-    while (done < jl_array_len(instances)) {
+    Inference inference(world);
+    for (size_t done = 0; done < jl_array_len(instances);) {
         size_t next = jl_array_len(instances);
-        infer(done, world);
-        done = next;
+        for (; done < next; done++)
+            inference.infer((jl_method_instance_t *)jl_array_ptr_ref(instances, done));
         list_new(world);
     }
+    inferred += inference.count;
 }
 
-void Delta::collect(size_t world) {
-    list_invalidated(method_changes(image, since), world);
+void Delta::collect(size_t world, const std::string &record) {
+    MethodChanges changes = method_changes(image, since);
+    if (!record.empty()) {
+        Dependencies dependencies;
+        dependencies.read(image, record);
+        Inference inference(world);
+        no_cutoff_reason = cutoff.run(valid_inferred, changes, dependencies, inference);
+        inferred += inference.count;
+    }
+    list_invalidated(changes, world);
     infer_listed(world);
 }

@@ -1,7 +1,7 @@
 // What has to be compiled anew after definitions were evaluated, and its inference.
 #pragma once
 
-#include "methods.h"
+#include "cutoff.h"
 
 #include <string>
 #include <vector>
@@ -21,13 +21,16 @@ public:
     // evaluated any more.
     void forget_ended_code();
     // Finds the MethodInstances that need native code in `world`, infers them and everything new that they call.
-    void collect(size_t world);
+    // With `dependencies`, a record of the base image's, by early cutoff.
+    void collect(size_t world, const std::string &dependencies);
 
     jl_array_t *instances = nullptr;  // Vector{Any} of MethodInstance; rooted by the caller
-    size_t inferred = 0;              // MethodInstances inferred anew because they had native code
+    size_t inferred = 0;              // calls of inference
+    std::string no_cutoff_reason;     // why everything that Julia ended is compiled anew
 
 private:
     const Image &image;
+    Cutoff cutoff;
     size_t since;
     std::vector<jl_code_instance_t *> valid;         // native code
     std::vector<jl_code_instance_t *> valid_inferred;  // all
@@ -39,7 +42,6 @@ private:
     void list_invalidated(const MethodChanges &changes, size_t world, bool only_compiler = false);
     void infer_listed(size_t world);
     void list_new(size_t world);
-    void infer(size_t from, size_t world);
     // Calls of @pure methods were evaluated while code was inferred, and leave no trace but their results. Whether
     // these methods, for the arguments that they were called with, still give the results of the base image.
     // Empty if so, else the reason why not.

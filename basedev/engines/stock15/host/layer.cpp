@@ -3,6 +3,8 @@
 // Julia 1.5.3.
 #include "layer.h"
 
+#include "inference.h"
+
 #include <llvm-c/Core.h>
 #include <llvm/Analysis/BasicAliasAnalysis.h>
 #include <llvm/Analysis/Passes.h>
@@ -475,6 +477,26 @@ std::vector<std::string> Layer::finish_emission() {
     }
     children.clear();
     return objects;
+}
+
+std::vector<std::pair<uint32_t, uint32_t>> Layer::replaced(size_t since, size_t world) const {
+    std::vector<std::pair<uint32_t, uint32_t>> pairs;
+    for (jl_code_instance_t *old : image.order) {
+        bool ended = since <= old->max_world && old->max_world < world;
+        jl_code_instance_t *now = ended ? result_of(old->def, world) : nullptr;
+        auto found = now ? code->merged.functions.find(now) : code->merged.functions.end();
+        if (found == code->merged.functions.end())
+            continue;
+        const NativeCode &was = image.native.at(old);
+        uint32_t specialized = std::get<1>(found->second);
+        if (!was.specialized || !specialized || !same_answer(old, now))
+            continue;
+        bool boxed = (int32_t)std::get<0>(found->second) == INVOKE_BOXED;
+        if (boxed != (was.invoke == INVOKE_BOXED))
+            fail("compiled code has another calling convention than inference tells");
+        pairs.push_back({was.specialized, specialized});
+    }
+    return pairs;
 }
 
 void *Layer::description() { return &code->merged; }

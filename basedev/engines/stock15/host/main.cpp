@@ -23,7 +23,9 @@
 //   compare COUNT MORE, then COUNT steps, then MORE evaluate steps
 //                                      what each of the latter gives before the former, once more, and after them
 //   apply COUNT, then COUNT steps      the same, for good
-//   compile LENGTH                     after `apply`: writes the layer's objects and heap to a directory
+//   compile LENGTH LENGTH, two paths   after `apply`: writes the layer's objects and heap to a directory; with the record
+//                                      of dependencies in a file, or if that has no name, all that Julia ended is new
+//   dependencies LENGTH                writes to a path what results of inference depend on (dependencies.h)
 //   rebase LENGTH                      writes all of the image's own code and heap to a directory
 //
 // A step is one of
@@ -363,7 +365,15 @@ public:
         timings.lap("evaluate");
     }
 
-    void compile(const std::string &directory) {
+    void record_dependencies(const std::string &path) {
+        enter_newest_world();
+        Dependencies::record(image, path);
+        Json json;
+        json.open('{').close('}');
+        answer(json);
+    }
+
+    void compile(const std::string &directory, const std::string &dependencies) {
         size_t world = enter_newest_world();
         delta->instances = jl_alloc_vec_any(0);
         JL_GC_PUSH1(&delta->instances);
@@ -375,11 +385,16 @@ public:
             delta->end_all_code();
             world = enter_newest_world();
         }
-        delta->collect(world);
+        delta->collect(world, anew ? "" : dependencies);
         timings.lap("infer");
         Layer layer(image, !anew);
         write_image(json, layer, delta->instances, world, directory, "delta");
-        json.key("inferred").number((long long)delta->inferred).key("timings");
+        json.key("replaced").open('[');
+        if (layer.chained)
+            for (auto &pair : layer.replaced(started_in, world))
+                json.open('[').number(pair.first).number(pair.second).close(']');
+        json.close(']').key("inferred").number((long long)delta->inferred);
+        json.key("no_cutoff_reason").string(delta->no_cutoff_reason).key("timings");
         timings.write(json);
         rusage usage;
         getrusage(RUSAGE_SELF, &usage);
@@ -728,8 +743,14 @@ int main(int argc, char **argv) {
             else
                 host.results(steps, statements);
         }
-        else if (verb == "compile")
-            host.compile(requests.bytes(number));
+        else if (verb == "compile") {
+            size_t length = 0;
+            words >> length;
+            std::string directory = requests.bytes(number);
+            host.compile(directory, requests.bytes(length));
+        }
+        else if (verb == "dependencies")
+            host.record_dependencies(requests.bytes(number));
         else if (verb == "rebase")
             host.rebase(requests.bytes(number));
         else

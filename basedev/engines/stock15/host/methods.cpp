@@ -77,11 +77,18 @@ void for_each_new_table(const Image &image, const std::function<void(jl_methtabl
 
 }  // namespace
 
+std::vector<jl_methtable_t *> method_tables(const Image &image) {
+    std::vector<jl_methtable_t *> tables;
+    for (jl_value_t *table : image.objects_of(core_type("MethodTable")))
+        tables.push_back((jl_methtable_t *)table);
+    return tables;
+}
+
 void for_each_method(const Image &image,
                      const std::function<void(jl_methtable_t *, jl_typemap_entry_t *)> &visit) {
     TableWalk walk(visit);
-    for (jl_value_t *table : image.objects_of(core_type("MethodTable")))
-        walk.table((jl_methtable_t *)table);
+    for (jl_methtable_t *table : method_tables(image))
+        walk.table(table);
     for_each_new_table(image, [&](jl_methtable_t *table) { walk.table(table); });
 }
 

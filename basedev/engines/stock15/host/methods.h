@@ -9,6 +9,9 @@
 #include <unordered_set>
 #include <vector>
 
+// Those in the image.
+std::vector<jl_methtable_t *> method_tables(const Image &image);
+
 // Calls `visit` for each entry of each method table: those in the image, and those of functions
 // that were defined since it was loaded.
 void for_each_method(const Image &image,

@@ -1,0 +1,300 @@
+#include "cutoff.h"
+
+#include <algorithm>
+
+namespace {
+
+const int MOST_ROUNDS = 60;
+
+template <class F> void for_each_instance(jl_array_t *array, const F &visit) {
+    for (size_t i = 0; array && i < jl_array_len(array); i++)
+        if (auto *instance = (jl_method_instance_t *)jl_array_ptr_ref(array, i))
+            visit(instance);
+}
+
+template <class F> void for_each_specialization(jl_method_t *method, const F &visit) {
+    for (size_t i = 0; i < jl_svec_len(method->specializations); i++)
+        if (auto *instance = (jl_method_instance_t *)jl_svecref(method->specializations, i))
+            visit(instance);
+}
+
+void end(jl_code_instance_t *code, size_t world) {
+    code->max_world = world - 1;
+    if (code->min_world > code->max_world)
+        code->min_world = code->max_world;
+}
+
+void unlink(jl_code_instance_t *code) {
+    for (jl_code_instance_t **link = &code->def->cache; *link; link = &(*link)->next)
+        if (*link == code) {
+            *link = code->next;
+            if (*link)
+                jl_gc_wb(code->def, *link);
+            return;
+        }
+}
+
+}  // namespace
+
+Cutoff::Cutoff(const Image &image) : image(image) {
+    for (jl_value_t *object : image.objects_of(jl_method_instance_type))
+        if (jl_array_t *edges = ((jl_method_instance_t *)object)->backedges)
+            callers[(jl_method_instance_t *)object] = edges;
+    for (jl_methtable_t *table : method_tables(image)) {
+        jl_array_t *edges = table->backedges;
+        for (size_t i = 1; edges && i < jl_array_len(edges); i += 2)
+            missing[table].push_back(
+                {jl_array_ptr_ref(edges, i - 1), (jl_method_instance_t *)jl_array_ptr_ref(edges, i)});
+    }
+}
+
+// What Julia did not end does not depend on the edit. What has no result of its own is part of its callers'.
+void Cutoff::affect(jl_method_instance_t *instance, bool in_its_own_name) {
+    if (!jl_is_method(instance->def.value) || gone.count(instance->def.method) || valid_still.count(instance))
+        return;
+    if (has_result(instance)) {
+        queue[instance] |= in_its_own_name;
+        auto cycle = cycle_of.find(instance);
+        if (cycle != cycle_of.end() && unstable_in.count(cycle->second)) {
+            Instances unstable = std::move(unstable_in[cycle->second]);
+            unstable_in.erase(cycle->second);
+            for (jl_method_instance_t *other : unstable)
+                affect(other);
+        }
+        return;
+    }
+    Instances next = {instance};
+    std::unordered_set<jl_method_instance_t *> seen = {instance};
+    while (!next.empty()) {
+        jl_method_instance_t *without = next.back();
+        next.pop_back();
+        for_each_caller(without, [&](jl_method_instance_t *caller) {
+            if (has_result(caller) || valid_still.count(caller))
+                affect(caller);
+            else if (seen.insert(caller).second)
+                next.push_back(caller);
+        });
+    }
+}
+
+void Cutoff::affect_callers(jl_method_instance_t *instance, bool all_call_anew) {
+    for_each_caller(instance, [&](jl_method_instance_t *caller) {
+        affect(caller);
+        if (all_call_anew)
+            new_convention.insert(caller);
+    });
+}
+
+void Cutoff::for_each_caller(jl_method_instance_t *instance,
+                             const std::function<void(jl_method_instance_t *)> &visit) const {
+    auto found = callers.find(instance);
+    if (found != callers.end())
+        for_each_instance(found->second, visit);
+    if (found == callers.end() || found->second != instance->backedges)
+        for_each_instance(instance->backedges, visit);
+}
+
+void Cutoff::affect_users_for_constants(jl_method_instance_t *instance, const Dependencies &dependencies) {
+    for (jl_method_instance_t *user : dependencies.of_constants_in(instance))
+        affect(user, false);
+}
+
+// Cycles of the graph of calls among what Julia ended and what has no result: Tarjan's strongly connected components,
+// with a stack of its own since the graph is deep.
+void Cutoff::find_cycles() {
+    struct Visit {
+        jl_method_instance_t *instance;
+        Instances callers;
+        size_t next = 0;
+    };
+    std::unordered_map<jl_method_instance_t *, std::pair<size_t, size_t>> seen;  // order of discovery, lowest reached
+    std::unordered_set<jl_method_instance_t *> open;
+    Instances stack;
+    std::vector<Visit> visits;
+    auto visit = [&](jl_method_instance_t *instance) {
+        Visit begun;
+        begun.instance = instance;
+        for_each_caller(instance, [&](jl_method_instance_t *caller) {
+            if (!valid_still.count(caller))
+                begun.callers.push_back(caller);
+        });
+        seen[instance] = {seen.size(), seen.size()};
+        open.insert(instance);
+        stack.push_back(instance);
+        visits.push_back(std::move(begun));
+    };
+    for (auto &entry : original) {
+        if (seen.count(entry.first))
+            continue;
+        visit(entry.first);
+        while (!visits.empty()) {
+            Visit &current = visits.back();
+            jl_method_instance_t *instance = current.instance;
+            if (current.next < current.callers.size()) {
+                jl_method_instance_t *caller = current.callers[current.next++];
+                if (!seen.count(caller))
+                    visit(caller);
+                else if (open.count(caller))
+                    seen[instance].second = std::min(seen[instance].second, seen[caller].first);
+                continue;
+            }
+            auto reached = seen[instance];
+            visits.pop_back();
+            if (!visits.empty()) {
+                auto &below = seen[visits.back().instance];
+                below.second = std::min(below.second, reached.second);
+            }
+            if (reached.first != reached.second)
+                continue;
+            Instances cycle;
+            do {
+                cycle.push_back(stack.back());
+                open.erase(stack.back());
+                stack.pop_back();
+            } while (cycle.back() != instance);
+            if (cycle.size() > 1) {
+                for (jl_method_instance_t *member : cycle)
+                    cycle_of[member] = cycles.size();
+                cycles.push_back(std::move(cycle));
+            }
+        }
+    }
+}
+
+// Those who asked about what is not there any more, or would be told of something new.
+void Cutoff::begin(const MethodChanges &changes, const Dependencies &dependencies) {
+    auto changed = [&](jl_method_instance_t *instance) {
+        affect_callers(instance, true);
+        affect_users_for_constants(instance, dependencies);
+        edited.push_back(instance);
+    };
+    for (jl_typemap_entry_t *entry : changes.ended)
+        for_each_specialization(entry->func.method, changed);
+    std::unordered_map<jl_methtable_t *, std::vector<jl_value_t *>> added;
+    for (jl_typemap_entry_t *entry : changes.added)
+        added[jl_method_table_for((jl_value_t *)entry->sig)].push_back((jl_value_t *)entry->sig);
+    auto meets_new = [](const std::vector<jl_value_t *> &signatures, jl_value_t *types) {
+        for (jl_value_t *signature : signatures)
+            if (!jl_has_empty_intersection(signature, types))
+                return true;
+        return false;
+    };
+    for (auto &table : added)
+        for (auto &edge : missing[table.first])
+            if (meets_new(table.second, edge.first))
+                affect(edge.second);
+    for (jl_value_t *object : image.objects_of(jl_method_instance_type)) {
+        auto *instance = (jl_method_instance_t *)object;
+        if (!jl_is_method(instance->def.value) || gone.count(instance->def.method))
+            continue;
+        auto found = added.find(jl_method_table_for(instance->specTypes));
+        if (found != added.end() && meets_new(found->second, instance->specTypes))
+            changed(instance);
+    }
+}
+
+// Julia took the edges from what it ended; those of what stays valid are still needed.
+void Cutoff::restore_edges() {
+    for (auto &entry : callers) {
+        jl_method_instance_t *instance = entry.first;
+        jl_array_t *added = instance->backedges;
+        if (added == entry.second || (jl_is_method(instance->def.value) && gone.count(instance->def.method)))
+            continue;
+        instance->backedges = entry.second;
+        jl_gc_wb(instance, entry.second);
+        std::unordered_set<jl_method_instance_t *> known;
+        if (added)
+            for_each_instance(entry.second, [&](jl_method_instance_t *caller) { known.insert(caller); });
+        for_each_instance(added, [&](jl_method_instance_t *caller) {
+            if (known.insert(caller).second)
+                jl_array_ptr_1d_push(entry.second, (jl_value_t *)caller);
+        });
+    }
+}
+
+void Cutoff::round(Dependencies &dependencies, Inference &inference) {
+    std::unordered_map<jl_method_instance_t *, bool> batch;
+    batch.swap(queue);
+    for (auto &entry : batch) {
+        jl_code_instance_t *code = result_of(entry.first, world);
+        end(code, world);
+        last[entry.first] = code;
+    }
+    for (auto &entry : batch) {
+        inference.infer(entry.first);
+        for (jl_method_instance_t *other : inference.not_cached)
+            for (jl_method_instance_t *user : inference.cached)
+                dependencies.add(other, user);
+    }
+    for (auto &entry : batch) {
+        jl_method_instance_t *instance = entry.first;
+        jl_code_instance_t *was = last[instance], *now = result_of(instance, world);
+        if (entry.second)
+            affect_users_for_constants(instance, dependencies);
+        bool answers = now && same_answer(now, was);
+        if (!answers || (!same_result(now, was) && (may_be_inlined(now) || may_be_inlined(was))))
+            affect_callers(instance, !answers);
+        auto found = original.find(instance);
+        jl_code_instance_t *first = found == original.end() ? nullptr : found->second;
+        if (was != first)
+            unlink(was);
+        if (first && now && now != first && same_result(now, first) && !new_convention.count(instance)) {
+            unlink(now);
+            first->max_world = ALWAYS;
+        }
+    }
+}
+
+// Instances that need each other are inferred together, and can get narrower types so than one after the other.
+// Where what was edited gives a concrete type, there is no narrower one.
+void Cutoff::widen_to_cycles() {
+    for (jl_method_instance_t *instance : edited) {
+        jl_method_instance_t *now = dispatch(instance->specTypes, world);
+        jl_code_instance_t *result = now ? result_of(now, world) : nullptr;
+        if (!result || jl_is_concrete_type(result->rettype) || result->rettype == jl_bottom_type)
+            continue;
+        auto cycle = cycle_of.find(instance);
+        if (cycle == cycle_of.end())
+            continue;
+        affect(now);
+        for (jl_method_instance_t *other : cycles[cycle->second])
+            affect(other);
+    }
+    edited.clear();
+}
+
+std::string Cutoff::run(const std::vector<jl_code_instance_t *> &valid, const MethodChanges &changes,
+                        Dependencies &dependencies, Inference &inference) {
+    for (jl_typemap_entry_t *entry : changes.ended)
+        gone.insert(entry->func.method);
+    for (jl_code_instance_t *code : valid) {
+        if (code->max_world == ALWAYS)
+            valid_still.insert(code->def);
+        else if (jl_is_method(code->def->def.value) && !gone.count(code->def->def.method) && code->inferred)
+            original[code->def] = code;
+    }
+    restore_edges();
+    for (auto &entry : original) {
+        entry.second->max_world = ALWAYS;
+        valid_still.erase(entry.first);
+    }
+    world = inference.world;
+    find_cycles();
+    for (jl_method_instance_t *instance : dependencies.unstable) {
+        auto cycle = cycle_of.find(instance);
+        if (cycle != cycle_of.end())
+            unstable_in[cycle->second].push_back(instance);
+    }
+    begin(changes, dependencies);
+    for (int rounds = 0; !queue.empty(); rounds++) {
+        if (rounds == MOST_ROUNDS) {
+            for (auto &entry : original)
+                end(entry.second, world);
+            return "early cutoff found no end in " + std::to_string(MOST_ROUNDS) + " rounds";
+        }
+        round(dependencies, inference);
+        if (!rounds)
+            widen_to_cycles();
+    }
+    return "";
+}

@@ -1,0 +1,65 @@
+// Early cutoff: of what Julia ended after an edit, finds what really changed, and makes the rest valid again.
+//
+// Julia ends the results of everything that depends on the edit, through any number of calls. What a result is
+// depends on less: on the method, and on the answers that inference got where it asked about others. So those who
+// asked about what was edited are inferred again, in the new world; who gets the same result is as good as untouched,
+// and those who asked about him need not be looked at. docs/early-cutoff.md argues why that is the same.
+#pragma once
+
+#include "dependencies.h"
+#include "inference.h"
+#include "methods.h"
+
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+class Cutoff {
+public:
+    // Notes the edges that there are, before anything is evaluated: Julia drops those that it has followed.
+    explicit Cutoff(const Image &image);
+
+    // `valid` are the results that were valid before the edit. What has really changed stays ended and has a new
+    // result. Returns why everything that Julia ended has to stay so instead; empty if it need not.
+    std::string run(const std::vector<jl_code_instance_t *> &valid, const MethodChanges &changes,
+                    Dependencies &dependencies, Inference &inference);
+
+    // Whether a result that the instance had, with or without native code, was compared with a new one.
+    bool compared(jl_method_instance_t *instance) const {
+        return last.count(instance) != 0 && original.count(instance) != 0;
+    }
+
+private:
+    using Instances = std::vector<jl_method_instance_t *>;
+
+    const Image &image;
+    std::unordered_map<jl_method_instance_t *, jl_array_t *> callers;
+    std::unordered_map<jl_methtable_t *, std::vector<std::pair<jl_value_t *, jl_method_instance_t *>>> missing;
+
+    std::unordered_map<jl_method_instance_t *, jl_code_instance_t *> original;  // results that Julia ended
+    std::unordered_set<jl_method_instance_t *> valid_still;                     // those that it did not end
+    std::unordered_set<jl_method_t *> gone;
+    std::unordered_map<jl_method_instance_t *, jl_code_instance_t *> last;  // results as last seen
+    Instances edited;  // and those that do not get all calls any more that they got
+    size_t world = 0;
+    std::vector<Instances> cycles;  // of instances that need each other
+    std::unordered_map<jl_method_instance_t *, size_t> cycle_of;
+    std::unordered_map<size_t, Instances> unstable_in;  // of a cycle of which nothing was affected yet
+    std::unordered_set<jl_method_instance_t *> new_convention;  // call what is called in another way now
+    // To be inferred again: whether an answer that it got in its own name has changed, or only something that it
+    // found out for constant arguments of others.
+    std::unordered_map<jl_method_instance_t *, bool> queue;
+
+    void affect(jl_method_instance_t *instance, bool in_its_own_name = true);
+    bool has_result(jl_method_instance_t *instance) const { return result_of(instance, world) != nullptr; }
+    void for_each_caller(jl_method_instance_t *instance,
+                         const std::function<void(jl_method_instance_t *)> &visit) const;
+    void affect_callers(jl_method_instance_t *instance, bool all_call_anew);
+    void affect_users_for_constants(jl_method_instance_t *instance, const Dependencies &dependencies);
+    void begin(const MethodChanges &changes, const Dependencies &dependencies);
+    void find_cycles();
+    void restore_edges();
+    void widen_to_cycles();
+    void round(Dependencies &dependencies, Inference &inference);
+};
