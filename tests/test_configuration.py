@@ -57,7 +57,7 @@ MISTAKES = {
     "[basedev]\nfull_rebuild = true\n": "unknown key 'full_rebuild'",
     "[basedev]\nengine = 1\n": "engine must be a str, not 1",
     "[basedev]\nfull-rebuild = 1\n": "full-rebuild must be a bool, not 1",
-    '[basedev]\nengine = "steam"\n': "engine must be one of auto, stock-1.5, full, not 'steam'",
+    '[basedev]\nengine = "steam"\n': "engine must be one of auto, stock-1.5, stock-1.5-no-cutoff, full, not 'steam'",
     '[basedev]\nbudget = "much"\n': "budget: 'much' is no size, such as 20 GiB",
     "[basedev]\nbudget = 5\n": "budget must be a str, not 5",
     "[other]\n": "only the table [basedev] is known, not other",

@@ -22,7 +22,7 @@ def test_modified_method(bench: Bench) -> None:
     assert changes(built) == {("Base.chomp(::String)", "modified")}
     assert built["engine"] == "stock-1.5"
     assert built["invalidated"] > 600  # callers of chomp, by Julia's own rule
-    assert built["recompiled"] > 100
+    assert 100 > built["recompiled"] > 10  # those to which the edit makes a difference
     assert bench.julia(built["image"], 'print(chomp("x"), chomp("line\\n"), strip(" a "))') == "editedlinea"
 
 
@@ -34,7 +34,7 @@ def test_inlined_callee_of_native_code(bench: Bench) -> None:
         "isdigit(c::AbstractChar) = ((c >= '0') & (c <= '9')) | (c == 'x')",
     )
     built = bench.chain()
-    assert built["invalidated"] > built["recompiled"] > 100
+    assert built["invalidated"] > 100 > built["recompiled"] > 10
     assert bench.julia(built["image"], "print(isdigit('x'), all(isdigit, \"12x\"), isdigit('y'))") == "truetruefalse"
 
 

@@ -274,11 +274,16 @@ std::string Cutoff::run(const std::vector<jl_code_instance_t *> &valid, const Me
             original[code->def] = code;
     }
     restore_edges();
+    world = inference.world;
     for (auto &entry : original) {
-        entry.second->max_world = ALWAYS;
+        jl_code_instance_t *code = entry.second;
+        // What evaluating the definitions ran was inferred anew meanwhile.
+        code->max_world = world - 1;
+        while (jl_code_instance_t *meanwhile = result_of(entry.first, world))
+            unlink(meanwhile);
+        code->max_world = ALWAYS;
         valid_still.erase(entry.first);
     }
-    world = inference.world;
     find_cycles();
     for (jl_method_instance_t *instance : dependencies.unstable) {
         auto cycle = cycle_of.find(instance);
