@@ -88,7 +88,7 @@ class Evaluator(Protocol):
     def users(self, module: str, name: str) -> dict[str, Any]:
         """The modules in which a name stands for this module's binding, and the methods that use it."""
 
-    def computed(self, steps: Sequence[Step], record: Path | None) -> dict[str, Any]:
+    def computed(self, steps: Sequence[Step], record: Path | None, dependencies: Path | None) -> dict[str, Any]:
         """What `trial` tells, and the numbers of the statements of a census that ran what the steps change."""
 
     def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
@@ -124,6 +124,8 @@ class Census:
     record: Path
     """The host's own."""
     entries: Sequence[CensusEntry]
+    dependencies: Path | None = None
+    """The base image's record, to look at what the steps really change, not at all that Julia invalidates."""
 
 
 class Parsed(Protocol):
@@ -368,7 +370,8 @@ class _Reviser:
             *late,
         )
         if any(isinstance(step, Evaluate | Delete | Unbind) for step in steps):
-            final = self.evaluator.computed(steps, self.census.record if self.census else None)
+            asked = (self.census.record, self.census.dependencies) if self.census else (None, None)
+            final = self.evaluator.computed(steps, *asked)
             if self._learn_from_emptied(final["emptied"], after) or self._learn_from_computed(steps, final["computed"]):
                 return None
             edited = {method["name"] for trial in (before_trial, after) for method in trial["defined"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,18 +205,19 @@ class Builder:
         program = host_program(self.checkout.distribution, self.storage, lambda step: self.progress(step, 25.0))
         return Host(program, image or self.base.sysimage, self.checkout.distribution)
 
-    def _revise(self, sources: Sources, host: Host) -> Revision:
-        return revise(self.base.sources, sources, self.base.files, host, self.base.census, self.base.parsed)
+    def _revise(self, sources: Sources, host: Host, *, cutoff: bool = True) -> Revision:
+        census = self.base.census if cutoff else replace(self.base.census, dependencies=None)
+        return revise(self.base.sources, sources, self.base.files, host, census, self.base.parsed)
 
     def _chain(self, sources: Sources, result: Result, engine: str) -> None:
         begin = time.monotonic()
         commit = self.checkout.commit
         self.progress("comparing definitions", 0.5)
         with self._host() as host, self.storage.staging("image") as made:
-            revision = self._revise(sources, host)
+            cutoff = engine != CHAINED_WITHOUT_CUTOFF
+            revision = self._revise(sources, host, cutoff=cutoff)
             result.timings["revise"] = time.monotonic() - begin
             libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
-            cutoff = engine != CHAINED_WITHOUT_CUTOFF
             layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
             result.engine = engine
             result.timings.update(layer.timings)

@@ -31,7 +31,10 @@ from .parsed import Kept, keep
 
 CONTENTS = "4"
 """Another one when another thing is noted of a base image."""
-CODE_OF_BASE = ("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp", "dependencies.cpp")
+CODE_OF_BASE = (
+    *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp"),
+    *("dependencies.cpp", "inference.cpp"),
+)
 """The host's sources on which a base image depends."""
 
 Progress = Callable[[str, float], None]
@@ -81,7 +84,7 @@ class BaseImage:
     def census(self) -> Census:
         """What its sources' statements run."""
         told = json.loads(self.entry.file("census.json").read_text())
-        return Census(self.entry.file("census.bin"), [CensusEntry(*one) for one in told])
+        return Census(self.entry.file("census.bin"), [CensusEntry(*one) for one in told], self.dependencies)
 
     @property
     def dependencies(self) -> Path:

@@ -160,11 +160,11 @@ class Host:
         path = os.fsencode(record)
         return list(self._ask(b"census %d %d\n" % (len(path), len(statements)), path, *_encode(statements)))
 
-    def computed(self, steps: Sequence[Step], record: Path | None) -> dict[str, Any]:
+    def computed(self, steps: Sequence[Step], record: Path | None, dependencies: Path | None) -> dict[str, Any]:
         """What `trial` answers; as `computed` also the numbers of the statements of a census that ran what the
-        steps change."""
-        path = os.fsencode(record) if record else b""
-        return dict(self._ask(b"computed %d %d\n" % (len(path), len(steps)), path, *_encode(steps)))
+        steps change. With a record of dependencies, what they change is found by early cutoff."""
+        paths = [os.fsencode(path) if path else b"" for path in (record, dependencies)]
+        return dict(self._ask(b"computed %d %d %d\n" % (*map(len, paths), len(steps)), *paths, *_encode(steps)))
 
     def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
         """What each statement gives after the steps: a digest, or "error: " and the message."""
@@ -185,9 +185,12 @@ class Host:
         made, record = os.fsencode(directory), os.fsencode(dependencies) if dependencies else b""
         return dict(self._ask(b"compile %d %d\n" % (len(made), len(record)), made, record))
 
-    def dependencies(self, record: Path) -> None:
-        """Writes to `record` what results of inference in the image depend on, beyond Julia's own edges."""
-        self._write(b"dependencies", record)
+    def dependencies(self, record: Path) -> set[str]:
+        """Writes to `record` what results of inference in the image depend on, beyond Julia's own edges.
+
+        Returns the argument types of those that come out otherwise when they are inferred once more, alone.
+        """
+        return set(self._write(b"dependencies", record)["unstable"])
 
     def rebase(self, directory: Path) -> dict[str, Any]:
         """Writes all native code and the heap of the image anew: the parts of a base image."""

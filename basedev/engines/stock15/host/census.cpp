@@ -372,6 +372,8 @@ std::vector<uint32_t> Census::affected(const std::string &path, size_t since) co
     MethodChanges changes = method_changes(image, since);
     size_t world = jl_get_world_counter();
     std::vector<bool> other_code(codes.size()), other_method(methods.size());
+    for (size_t i = 0; i < methods.size(); i++)
+        other_method[i] = changes.tables.count(jl_method_table_for(methods[i]->sig)) != 0;
     for (size_t i = 0; i < codes.size(); i++) {
         jl_method_instance_t *instance = codes[i]->def;
         if (!jl_is_method(instance->def.value))
@@ -379,9 +381,10 @@ std::vector<uint32_t> Census::affected(const std::string &path, size_t since) co
         bool ended = codes[i]->max_world != ALWAYS && codes[i]->max_world >= since;
         other_code[i] = ended || (changes.tables.count(jl_method_table_for(instance->specTypes)) &&
                                   dispatch(instance->specTypes, world) != instance);
+        // what the image has no code for may have this in its own
+        if (other_code[i])
+            other_method[number_of_method.at(instance->def.method)] = true;
     }
-    for (size_t i = 0; i < methods.size(); i++)
-        other_method[i] = changes.tables.count(jl_method_table_for(methods[i]->sig)) != 0;
 
     FILE *file = fopen(path.c_str(), "rb");
     if (!file)

@@ -259,15 +259,15 @@ void Delta::infer_listed(size_t world) {
     inferred += inference.count;
 }
 
-void Delta::collect(size_t world, const std::string &record) {
-    MethodChanges changes = method_changes(image, since);
-    if (!record.empty()) {
-        Dependencies dependencies;
-        dependencies.read(image, record);
-        Inference inference(world);
-        no_cutoff_reason = cutoff.run(valid_inferred, changes, dependencies, inference);
-        inferred += inference.count;
-    }
-    list_invalidated(changes, world);
+void Delta::cut_off(size_t world, const std::string &record) {
+    Dependencies dependencies;
+    dependencies.read(image, record);
+    Inference inference(world);
+    no_cutoff_reason = cutoff.run(valid_inferred, method_changes(image, since), dependencies, inference);
+    inferred += inference.count;
+}
+
+void Delta::collect(size_t world) {
+    list_invalidated(method_changes(image, since), world);
     infer_listed(world);
 }

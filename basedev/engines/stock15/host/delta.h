@@ -20,9 +20,11 @@ public:
     // Forgets ended code, and has inference run in the newest world: the state for the image. Nothing may be
     // evaluated any more.
     void forget_ended_code();
+    // Early cutoff: makes valid again what Julia ended and the definitions do not really change. `record` has the
+    // dependencies of the base image.
+    void cut_off(size_t world, const std::string &record);
     // Finds the MethodInstances that need native code in `world`, infers them and everything new that they call.
-    // With `dependencies`, a record of the base image's, by early cutoff.
-    void collect(size_t world, const std::string &dependencies);
+    void collect(size_t world);
 
     jl_array_t *instances = nullptr;  // Vector{Any} of MethodInstance; rooted by the caller
     size_t inferred = 0;              // calls of inference

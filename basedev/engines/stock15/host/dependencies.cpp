@@ -54,7 +54,7 @@ std::vector<Pair> find_pairs(const Image &image, size_t part, size_t parts) {
 
 }  // namespace
 
-void Dependencies::record(const Image &image, const std::string &path) {
+Dependencies::Instances Dependencies::record(const Image &image, const std::string &path) {
     auto half = [&](size_t part) {
         return [&image, part] {
             auto pairs = find_pairs(image, part, 2);
@@ -64,10 +64,17 @@ void Dependencies::record(const Image &image, const std::string &path) {
     FILE *file = fopen(path.c_str(), "we");
     if (!file)
         fail("cannot write " + path + ": " + strerror(errno));
-    for (auto &pairs : in_children("inferring the image once more", {half(0), half(1)}))
-        fwrite(pairs.data(), 1, pairs.size(), file);
+    Instances unstable;
+    for (auto &found : in_children("inferring the image once more", {half(0), half(1)})) {
+        fwrite(found.data(), 1, found.size(), file);
+        auto *pairs = (const Pair *)found.data();
+        for (size_t i = 0; i < found.size() / sizeof(Pair); i++)
+            if (pairs[i].first == pairs[i].second)
+                unstable.push_back((jl_method_instance_t *)image.at(pairs[i].first));
+    }
     if (ferror(file) || fclose(file))
         fail("cannot write " + path + ": " + strerror(errno));
+    return unstable;
 }
 
 void Dependencies::read(const Image &image, const std::string &path) {

@@ -13,8 +13,8 @@ public:
     using Instances = std::vector<jl_method_instance_t *>;
 
     // Finds them for all valid results of the image, each of which is inferred once more, alone, and compared with
-    // what the image has. Writes them to a file. In the newest world.
-    static void record(const Image &image, const std::string &path);
+    // what the image has. Writes them to a file, and returns those that came out otherwise. In the newest world.
+    static Instances record(const Image &image, const std::string &path);
 
     // As recorded for this image.
     void read(const Image &image, const std::string &path);

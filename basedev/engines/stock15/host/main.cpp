@@ -17,15 +17,18 @@
 //   rehearse COUNT, then COUNT steps   the same, and why no native code of the image can be kept, if it can't
 //   census LENGTH COUNT, a path, then COUNT evaluate steps
 //                                      writes to the path what each of them runs (census.h)
-//   computed LENGTH COUNT, a path, then COUNT steps
+//   computed LENGTH LENGTH COUNT, two paths, then COUNT steps
 //                                      {"computed": the numbers of the census's steps that run what the steps change,
-//                                      "never_generated": file and line of methods whose generator was never called}
+//                                      "never_generated": file and line of methods whose generator was never called};
+//                                      the paths are those of the census and of the dependencies; either may be empty
 //   compare COUNT MORE, then COUNT steps, then MORE evaluate steps
 //                                      what each of the latter gives before the former, once more, and after them
 //   apply COUNT, then COUNT steps      the same, for good
 //   compile LENGTH LENGTH, two paths   after `apply`: writes the layer's objects and heap to a directory; with the record
 //                                      of dependencies in a file, or if that has no name, all that Julia ended is new
-//   dependencies LENGTH                writes to a path what results of inference depend on (dependencies.h)
+//   dependencies LENGTH                writes to a path what results of inference depend on (dependencies.h), and tells
+//                                      {"unstable": the argument types of those that come out otherwise when inferred
+//                                      alone}
 //   rebase LENGTH                      writes all of the image's own code and heap to a directory
 //
 // A step is one of
@@ -318,20 +321,22 @@ public:
         answer(json);
     }
 
-    void computed(const std::string &path, const std::vector<Step> &steps) {
+    void computed(const std::string &path, const std::string &dependencies, const std::vector<Step> &steps) {
         Json json;
         json.raw(in_child("evaluating the definitions", [&] {
             Json result;
             result.open('{');
             perform_all(steps, result);
             Census census(image);
-            result.key("computed").open('[');
+            result.key("never_generated").open('[');
+            for (jl_method_t *method : census.never_generated())
+                result.open('[').string(jl_symbol_name(method->file)).number(method->line).close(']');
+            result.close(']').key("computed").open('[');
+            if (!dependencies.empty())
+                delta->cut_off(enter_newest_world(), dependencies);
             if (!path.empty())
                 for (uint32_t number : census.affected(path, started_in))
                     result.number(number);
-            result.close(']').key("never_generated").open('[');
-            for (jl_method_t *method : census.never_generated())
-                result.open('[').string(jl_symbol_name(method->file)).number(method->line).close(']');
             return result.close(']').close('}').text;
         }));
         answer(json);
@@ -367,9 +372,11 @@ public:
 
     void record_dependencies(const std::string &path) {
         enter_newest_world();
-        Dependencies::record(image, path);
         Json json;
-        json.open('{').close('}');
+        json.open('{').key("unstable").open('[');
+        for (jl_method_instance_t *instance : Dependencies::record(image, path))
+            json.string(type_text(instance->specTypes));
+        json.close(']').close('}');
         answer(json);
     }
 
@@ -385,7 +392,9 @@ public:
             delta->end_all_code();
             world = enter_newest_world();
         }
-        delta->collect(world, anew ? "" : dependencies);
+        if (!anew && !dependencies.empty())
+            delta->cut_off(world, dependencies);
+        delta->collect(world);
         timings.lap("infer");
         Layer layer(image, !anew);
         write_image(json, layer, delta->instances, world, directory, "delta");
@@ -725,14 +734,17 @@ int main(int argc, char **argv) {
             else
                 host.trial(steps, verb == "rehearse");
         }
-        else if (verb == "census" || verb == "computed") {
+        else if (verb == "census") {
             size_t count = 0;
             words >> count;
             std::string path = requests.bytes(number);
-            if (verb == "census")
-                host.census(path, take_steps(count));
-            else
-                host.computed(path, take_steps(count));
+            host.census(path, take_steps(count));
+        }
+        else if (verb == "computed") {
+            size_t length = 0, count = 0;
+            words >> length >> count;
+            std::string path = requests.bytes(number), dependencies = requests.bytes(length);
+            host.computed(path, dependencies, take_steps(count));
         }
         else if (verb == "compare" || verb == "results") {
             size_t more = 0;

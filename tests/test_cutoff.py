@@ -1,0 +1,129 @@
+"""Early cutoff: what it keeps is what inference would give again, and Julia's own rule gives no other behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Bench, clean
+from corpus import EDITS, MARK, apply, joined
+
+from basedev.checkout import Checkout
+from basedev.choice import CHAINED, CHAINED_WITHOUT_CUTOFF
+from basedev.distribution import Distribution
+from basedev.engines.stock15.baseimage import BaseImage
+from basedev.engines.stock15.host_program import Host, host_program
+from basedev.storage import Storage
+from basedev.workflows.build import Builder
+
+
+def quiet(step: str, seconds: float) -> None:
+    """Progress that nobody watches."""
+
+
+def unstable(julia: Distribution, storage: Storage, image: str | Path, scratch: Path) -> set[str]:
+    """Those results of an image that come out otherwise when they are inferred once more."""
+    program = host_program(julia, storage, lambda step: None)
+    with Host(program, Path(image), julia) as host:
+        return host.dependencies(scratch / "record")
+
+
+@pytest.fixture(scope="module")
+def unstable_in_base(
+    julia: Distribution, adopted: Bench, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[set[str]]:
+    image = adopted.json("build")["image"]
+    yield unstable(julia, adopted.storage, image, tmp_path_factory.mktemp("base"))
+    clean(adopted)
+
+
+def edit_behind_constants(bench: Bench) -> None:
+    """What `open_flags` gives is another for the constants that `IOBuffer()` calls it with, and of the same type.
+
+    `IOBuffer` itself, which passes on what it is called with, comes out the same.
+    """
+    bench.edit(
+        "base/io.jl", "append   === nothing && (append   = false)", "append   === nothing && (append   = read & write)"
+    )
+
+
+BEHIND_CONSTANTS = 'print(IOBuffer().append, PipeBuffer().append, IOBuffer("abc").append)'
+
+
+def edit_many(bench: Bench) -> None:
+    """Edits of many kinds that move no line, so that what is kept can be compared byte by byte."""
+    util = "base/strings/util.jl"
+    bench.edit(
+        util,
+        "function chomp(s::String)\n    i = lastindex(s)",
+        'function chomp(s::String)\n    s == "x" && return SubString("edited"); i = lastindex(s)',
+    )
+    bench.edit(util, "hex2bytes(s::AbstractString) = hex2bytes(String(s))\n", "\n")
+    bench.append(util, '\nlpad(s::String, n::Int, p::Char) = "taken over"\n')
+    # inlined into thousands, all of which stay as they are but for eleven
+    bench.edit("base/intfuncs.jl", "ispow2(x::Integer) = x > 0 &&", "ispow2(x::Integer) = x >= 1 &&")
+    # one of a circle of functions that show each other's parts
+    bench.edit(
+        "base/show.jl",
+        "    print(io, op)\n    show_list(io, items,",
+        "    print(io, op); flush(io)\n    show_list(io, items,",
+    )
+    # what was not there when its callers asked for it
+    bench.append("base/strings/basic.jl", "\nisless(a::String, b::Symbol) = isless(a, String(b))\n")
+    # another type than before: callers are called in another way
+    bench.edit(
+        "base/strings/basic.jl",
+        "isless(a::Symbol, b::Symbol) = cmp(a, b) < 0",
+        "isless(a::Symbol, b::Symbol) = a === b ? missing : cmp(a, b) < 0",
+    )
+    edit_behind_constants(bench)
+
+
+def test_what_is_kept_would_come_out_again(
+    bench: Bench, julia: Distribution, unstable_in_base: set[str], tmp_path: Path
+) -> None:
+    edit_many(bench)
+    built = bench.chain()
+    assert built["no_cutoff_reason"] is None
+    assert built["invalidated"] > 20 * built["recompiled"]
+    assert unstable(julia, bench.storage, built["image"], tmp_path) <= unstable_in_base
+    program = (
+        'print(chomp("x"), lpad("a", 3), ispow2(8), ispow2(7), hasmethod(hex2bytes, Tuple{AbstractString}), '
+        "repr(:(f(x, y) + [1 2; 3 4])), isless(:a, :a), isless(:a, :b), sort([:c, :a, :b]));" + BEHIND_CONSTANTS
+    )
+    shown = "editedtaken overtruefalsefalse:(f(x, y) + [1 2; 3 4])missingtrue[:a, :b, :c]truetruefalse"
+    assert bench.julia(built["image"], program) == shown
+    reference = bench.json("build", "--no-full-rebuild", "--engine", CHAINED_WITHOUT_CUTOFF)
+    assert reference["recompiled"] > 10 * built["recompiled"]
+    assert bench.julia(reference["image"], program) == shown
+
+
+class Forgetful(BaseImage):
+    """A base image without the record of what results depend on beyond Julia's own edges."""
+
+    @property
+    def dependencies(self) -> Path:
+        """An empty one."""
+        return Path("/dev/null")
+
+
+def test_what_is_kept_wrongly_is_found(
+    bench: Bench, julia: Distribution, unstable_in_base: set[str], tmp_path: Path
+) -> None:
+    edit_behind_constants(bench)
+    builder = Builder(Checkout(bench.root), bench.storage, quiet)
+    builder.base = Forgetful(builder.base.entry)
+    built = builder.build(engine=CHAINED, may_rebuild=False)
+    assert built.image is not None
+    assert unstable(julia, bench.storage, built.image, tmp_path) - unstable_in_base
+
+
+def test_both_ways_agree_on_the_corpus(bench: Bench) -> None:
+    edits = [edit for edit in EDITS if edit.together]
+    apply(bench.root, edits)
+    program, prints = joined(edits)
+    for engine in (CHAINED, CHAINED_WITHOUT_CUTOFF):
+        built = bench.json("build", "--no-full-rebuild", "--engine", engine)
+        assert built["engine"] == engine
+        assert bench.julia(built["image"], program).split(MARK)[1:] == prints
