@@ -6,8 +6,9 @@ Knows ELF and the symbols by which Julia's loader finds its tables; knows nothin
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from mmap import mmap
 from pathlib import Path
 
 from .errors import SetupError
@@ -17,6 +18,7 @@ ELF_HEADER_SIZE = 64
 
 _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
+_RELOCATION = struct.Struct("<QQq")
 
 
 class ImageSymbols:
@@ -154,3 +156,100 @@ def redirect(image: Path, functions: Iterable[tuple[int, int]]) -> None:
             assert place is not None
             file.seek(place)
             file.write(b"\xe9" + struct.pack("<i", end - (begin + 5)))
+
+
+class RelocatableObject:
+    """An object file whose sections can be given other contents. All of it is read; `write` writes it.
+
+    Raises ValueError, KeyError or struct.error when it is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._data = path.read_bytes()
+        self._headers = section_headers(self._data)
+        self._new: dict[int, bytes] = {}
+        names = self._contents_at(struct.unpack_from("<H", self._data, 62)[0])
+        self._number = {names[one[0] : names.index(0, one[0])].decode(): n for n, one in enumerate(self._headers)}
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a section."""
+        return name in self._number
+
+    def contents(self, name: str) -> bytes:
+        """The bytes of a section."""
+        return self._contents_at(self._number[name])
+
+    def set_contents(self, name: str, contents: bytes) -> None:
+        """Other bytes for a section."""
+        self._new[self._number[name]] = contents
+
+    def relocated(self, prefix: str) -> list[str]:
+        """The sections whose names begin so and that have relocations."""
+        return [name for name in self._number if name.startswith(prefix) and f".rela{name}" in self._number]
+
+    def relocations(self, name: str) -> Iterator[tuple[int, str, int]]:
+        """The relocations of a section: their place, the section that they lead to if they name that itself, else
+        "", and the place there."""
+        sections = self._symbol_sections
+        for offset, info, addend in _RELOCATION.iter_unpack(self.contents(f".rela{name}")):
+            yield offset, sections.get(info >> 32, ""), addend
+
+    def move_relocations(self, name: str, moved: Mapping[str, Callable[[int], int]]) -> None:
+        """Adjusts the relocations of a section to what moved: `moved` tells for sections where a place is now."""
+        sections, own = self._symbol_sections, moved.get(name)
+        out = bytearray()
+        for offset, info, addend in _RELOCATION.iter_unpack(self.contents(f".rela{name}")):
+            target = moved.get(sections.get(info >> 32, ""))
+            out += _RELOCATION.pack(own(offset) if own else offset, info, target(addend) if target else addend)
+        self.set_contents(f".rela{name}", bytes(out))
+
+    def write(self) -> None:
+        """Writes the file with its new contents."""
+        out = bytearray(self._data[:ELF_HEADER_SIZE])
+        headers = list(self._headers)
+        no_bits = 8
+        for n in sorted(range(1, len(headers)), key=lambda n: headers[n][4]):
+            header = list(headers[n])
+            contents = b"" if header[1] == no_bits else self._contents_at(n)
+            out += b"\0" * (-len(out) % max(header[8], 1))
+            header[4] = len(out)
+            if header[1] != no_bits:
+                header[5] = len(contents)
+            out += contents
+            headers[n] = tuple(header)
+        out += b"\0" * (-len(out) % 8)
+        struct.pack_into("<Q", out, 40, len(out))
+        out += b"".join(_SECTION_HEADER.pack(*header) for header in headers)
+        self.path.write_bytes(out)
+
+    def _contents_at(self, number: int) -> bytes:
+        header = self._headers[number]
+        return self._new.get(number, self._data[header[4] : header[4] + header[5]])
+
+    @cached_property
+    def _symbol_sections(self) -> dict[int, str]:
+        names = {number: name for name, number in self._number.items()}
+        symbols = enumerate(_SYMBOL.iter_unpack(self.contents(".symtab")))
+        of_a_section = 3
+        return {n: names[one[3]] for n, one in symbols if one[1] & 0xF == of_a_section}
+
+
+def section_headers(data: bytes | mmap) -> list[tuple[int, ...]]:
+    """The section headers of a 64-bit ELF file: name, type, flags, address, offset, size, link, info, alignment, size
+    of an entry."""
+    if data[:6] != b"\x7fELF\x02\x01":
+        raise ValueError("no 64-bit ELF file")
+    (begin,), (count,) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<H", data, 60)
+    return list(_SECTION_HEADER.iter_unpack(data[begin : begin + count * _SECTION_HEADER.size]))
+
+
+def section_places(data: bytes | mmap) -> dict[str, tuple[int, int]]:
+    """Where the sections of an ELF file begin and end in it, by name."""
+    headers = section_headers(data)
+    names = headers[struct.unpack_from("<H", data, 62)[0]][4]
+    found = {}
+    for header in headers:
+        begin = names + header[0]
+        found[data[begin : data.find(b"\0", begin)].decode()] = header[4], header[4] + header[5]
+    return found
