@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -22,7 +22,7 @@ LAST_LINE = (1 << 8 * WORD_WIDTH) - 1
 
 _COPY, _ADVANCE_PC, _ADVANCE_LINE, _SET_FILE = 1, 2, 3, 4
 _CONST_ADD_PC, _FIXED_ADVANCE_PC = 8, 9
-_END_SEQUENCE, _SET_ADDRESS = 1, 2
+_END_SEQUENCE, _SET_ADDRESS, _SET_DISCRIMINATOR = 1, 2, 4
 _DATA2 = 0x05
 _SIZES = {0x01: 8, 0x05: 2, 0x06: 4, 0x07: 8, 0x0B: 1, 0x0C: 1, 0x0E: 4, 0x10: 4, 0x11: 1, 0x12: 2, 0x13: 4, 0x14: 8}
 _SIZES |= {0x17: 4, 0x19: 0, 0x20: 8}
@@ -71,7 +71,7 @@ def decode_advance(data: bytes) -> int:
     return number - (1 << 21) if number & 1 << 20 else number
 
 
-def _uleb(data: bytes, at: int) -> tuple[int, int]:
+def _uleb(data: bytes | bytearray, at: int) -> tuple[int, int]:
     number = shift = 0
     while True:
         byte = data[at]
@@ -114,7 +114,7 @@ def fix_object(path: Path, places: tuple[int, int], found: LinesByFile) -> tuple
             if elf.has(name):
                 elf.set_contents(name, b"")
                 elf.set_contents(f".rela{name}", b"")
-        targets = {".debug_line": table.moved, ".debug_info": entries.moved}
+        targets: dict[str, Callable[[int], int]] = {".debug_line": table.moved, ".debug_info": entries.moved}
         for section in elf.relocated(".debug_"):
             elf.move_relocations(section, targets)
     except (IndexError, ValueError, KeyError) as error:
@@ -197,9 +197,10 @@ class _LineSection:
                     if line != known:
                         raise UnknownDebugInfo("a line number at the end of a function's lines")
                     file, line, known, row_file = 1, 1, 1, 0
-                elif code != _SET_ADDRESS and code != 4:  # DW_LNE_set_discriminator
+                elif code == _SET_ADDRESS:
+                    self._moved[next_at - 8] = len(new) + next_at - 8 - at
+                elif code != _SET_DISCRIMINATOR:
                     raise UnknownDebugInfo(f"extended opcode {code} in a table of lines")
-                self._moved[next_at - 8] = len(new) + next_at - 8 - at
                 new += old[at:next_at]
                 at = next_at
             else:
@@ -266,7 +267,8 @@ class _InfoSection:
             self.data[now : now + 4] = target.to_bytes(4, "little")
 
     def _read_abbreviations(self) -> dict[int, list[tuple[int, int]]]:
-        """What is to be done with an entry, by abbreviation: pairs of attribute and form, with fixed sizes as (0, size).
+        """What is to be done with an entry, by abbreviation: pairs of attribute and form, or 0 and the size of
+        what has a fixed one.
 
         Gives lines their fixed form in the table.
         """
@@ -361,4 +363,3 @@ def _skip(data: bytes, at: int, form: int) -> int:
         size, at = _uleb(data, at)
         return at + size
     raise UnknownDebugInfo(f"an attribute in form {form:#x}")
-

@@ -214,6 +214,8 @@ class Terminal:
             self.message(f"full rebuild: {result.full_rebuild_reason}")
         if result.new_code_reason:
             self.message(f"all native code anew: {result.new_code_reason}")
+        if result.old_lines_reason:
+            self.message(f"stack traces of kept code name lines of the base image: {result.old_lines_reason}")
         if result.status == "current":
             self.message("the sources are those of the base image")
         elif result.status == "present":

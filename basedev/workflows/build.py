@@ -31,7 +31,8 @@ from .initialise import adopted_base
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
-    **dict.fromkeys(("new_code_reason", "no_cutoff_reason", "invalidated", "reinferred", "recompiled", "peak_memory")),
+    **dict.fromkeys(("new_code_reason", "old_lines_reason", "no_cutoff_reason")),
+    **dict.fromkeys(("invalidated", "reinferred", "recompiled", "peak_memory")),
     **{"collected": [], "timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
@@ -54,6 +55,8 @@ class Result:
     full_rebuild_reason: str | None = None
     new_code_reason: str | None = None
     """Why a chained image keeps no native code of the base image, if it keeps none."""
+    old_lines_reason: str | None = None
+    """Why stack traces of kept native code name lines of the base image, if they do."""
     changed_files: tuple[str, ...] = ()
     ignored_files: tuple[str, ...] = ()
     """Changed files that are in no image."""
@@ -83,6 +86,7 @@ class Result:
             "sources_id": self.sources_id,
             "full_rebuild_reason": self.full_rebuild_reason,
             "new_code_reason": self.new_code_reason,
+            "old_lines_reason": self.old_lines_reason,
             "changed_files": list(self.changed_files),
             "ignored_files": list(self.ignored_files),
             "definitions": {
@@ -225,6 +229,7 @@ class Builder:
             result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
             result.reinferred, result.no_cutoff_reason = layer.reinferred, layer.no_cutoff_reason
             result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
+            result.old_lines_reason = layer.old_lines_reason
             self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
@@ -279,6 +284,7 @@ class Builder:
         result.image, result.image_id, result.engine = entry.file("sys.so"), entry.id, about["engine"]
         result.hold = entry.hold
         result.full_rebuild_reason, result.new_code_reason = about["full_rebuild_reason"], about["new_code_reason"]
+        result.old_lines_reason = about["old_lines_reason"]
         told = (*about["definitions"]["evaluated"], *about["definitions"]["deleted"])
         result.definitions = tuple(Definition(**one) for one in told)
         result.invalidated, result.recompiled = about["invalidated"], about["recompiled"]

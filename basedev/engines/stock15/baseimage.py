@@ -17,7 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ... import syntax
+from ...debug_lines import make_index
 from ...distribution import Distribution
+from ...dwarf import UnknownDebugInfo
 from ...errors import SetupError
 from ...link import ImageTables, link_image, only_generic_target
 from ...process import timed
@@ -29,7 +31,7 @@ from ..full import compiler_files
 from .host_program import SOURCES, Host, host_program
 from .parsed import Kept, keep
 
-CONTENTS = "4"
+CONTENTS = "5"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = (
     *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp"),
@@ -40,7 +42,7 @@ CODE_OF_BASE = (
 Progress = Callable[[str, float], None]
 """Called when a step begins, with its name and the seconds that it is expected to take."""
 
-SECONDS = {"host": 25.0, "code": 75.0, "link": 1.0, "dependencies": 20.0, "census": 45.0}
+SECONDS = {"host": 25.0, "code": 75.0, "lines": 7.0, "link": 1.0, "dependencies": 20.0, "census": 45.0}
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ class BaseImage:
         """The sizes of its tables and the target that it was compiled for."""
         about = self.entry.manifest
         return ImageTables(about["fvars"], about["gvars"], bytes.fromhex(about["target"]))
+
+    @property
+    def debug_lines(self) -> Path:
+        """Where the lines of its sources are in its debug information. Raises UnknownDebugInfo if that is not known."""
+        if reason := self.entry.manifest["unknown_lines"]:
+            raise UnknownDebugInfo(reason)
+        return self.entry.file("lines.zip")
 
     @cached_property
     def sources(self) -> Sources:
@@ -148,6 +157,13 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
         progress("generating the base image's native code anew", SECONDS["code"])
         with timed(timings, "code"):
             parts = host.rebase(made)
+    progress("noting where line numbers are", SECONDS["lines"])
+    unknown_lines = None
+    with timed(timings, "lines"):
+        try:
+            make_index([Path(path) for path in parts["objects"]], made / "lines.zip")
+        except UnknownDebugInfo as error:
+            unknown_lines = str(error)
     progress("linking the base image", SECONDS["link"])
     tables = ImageTables(parts["fvars"], parts["gvars"], target)
     objects, heap, work = [Path(path) for path in parts["objects"]], Path(parts["heap"]), made / "work"
@@ -171,6 +187,7 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
         "gvars": tables.gvars,
         "target": tables.target.hex(),
         "objects": [path.name for path in objects],
+        "unknown_lines": unknown_lines,
         "sources": {path: blob_id(contents) for path, contents in sources.items()},
         "included": included,
         "compiler": sorted(compiler),

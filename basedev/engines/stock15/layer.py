@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ... import elf
+from ... import debug_lines, elf
+from ...dwarf import UnknownDebugInfo
 from ...errors import UserCodeError
 from ...link import ImageTables, link_image
-from ...revision import Evaluate, Revision, Step
+from ...revision import Evaluate, Move, Revision, Step
 from .baseimage import BaseImage
 from .host_program import Host
 
@@ -36,6 +37,8 @@ class Layer:
     """CodeInstances with new native code."""
     new_code_reason: str | None
     """Why no native code of the base image could be kept, if none was."""
+    old_lines_reason: str | None
+    """Why native code that was kept names the lines of the base image in stack traces, if it does."""
     peak_memory: int
     """Of the host, in bytes."""
     timings: dict[str, float]
@@ -85,6 +88,7 @@ def make_layer(
     objects = [*kept, *map(Path, parts["objects"])]
     link_image(made / "sys.so", objects, Path(parts["heap"]), tables, libjulia=libjulia, workdir=work)
     elf.redirect(made / "sys.so", parts["replaced"])
+    old_lines_reason = correct_lines(made / "sys.so", base, revision) if kept else None
     linked = time.monotonic()
     inner = parts["timings"]
     return Layer(
@@ -93,6 +97,7 @@ def make_layer(
         no_cutoff_reason=parts["no_cutoff_reason"] or None,
         recompiled=parts.get("recompiled", 0),
         new_code_reason=parts["new_code_reason"] or None,
+        old_lines_reason=old_lines_reason,
         peak_memory=parts["peak_kib"] * 1024,
         timings={
             "evaluate": evaluated - begin,
@@ -104,3 +109,13 @@ def make_layer(
             "link": linked - compiled,
         },
     )
+
+
+def correct_lines(image: Path, base: BaseImage, revision: Revision) -> str | None:
+    """Gives native code of `base` in an image its present lines. Returns the reason if it can't be done."""
+    try:
+        moves = [step for step in revision.steps if isinstance(step, Move)]
+        debug_lines.correct(image, base.debug_lines, moves)
+    except UnknownDebugInfo as error:
+        return str(error)
+    return None

@@ -56,19 +56,31 @@ bool Lines::settle_fields(jl_value_t *object) const {
     return by != 0;
 }
 
-// A table of lines has a Core.LineInfoNode for each place in the code.
 void Lines::settle(jl_method_t *method) const {
     method->line += (int32_t)shift(method->file, method->line);
     if (method->generator && jl_is_structtype(jl_typeof(method->generator)))
         settle_fields(method->generator);
     if (!method->source)
         return;
-    bool compressed = jl_typeis(method->source, jl_array_uint8_type);
-    auto *code = (jl_code_info_t *)method->source;
+    method->source = settled_code(method, method->source);
+    jl_gc_wb(method, method->source);
+}
+
+void Lines::settle(jl_code_instance_t *code) const {
+    code->inferred = settled_code(code->def->def.method, code->inferred);
+    jl_gc_wb(code, code->inferred);
+}
+
+// A table of lines has a Core.LineInfoNode for each place in the code.
+jl_value_t *Lines::settled_code(jl_method_t *method, jl_value_t *source) const {
+    bool compressed = jl_typeis(source, jl_array_uint8_type);
+    if (!compressed && !jl_is_code_info(source))
+        return source;
+    auto *code = (jl_code_info_t *)source;
     jl_value_t *node = nullptr;
-    JL_GC_PUSH2(&code, &node);
+    JL_GC_PUSH3(&source, &code, &node);
     if (compressed)
-        code = jl_uncompress_ir(method, nullptr, (jl_array_t *)method->source);
+        code = jl_uncompress_ir(method, nullptr, (jl_array_t *)source);
     bool changed = false;
     int collecting = jl_gc_enable(0);
     for (size_t i = 0; i < jl_array_len(code->code); i++) {
@@ -88,11 +100,10 @@ void Lines::settle(jl_method_t *method) const {
         changed = true;
     }
     jl_gc_enable(collecting);
-    if (changed && compressed) {
-        method->source = (jl_value_t *)jl_compress_ir(method, code);
-        jl_gc_wb(method, method->source);
-    }
+    if (changed && compressed)
+        source = (jl_value_t *)jl_compress_ir(method, code);
     JL_GC_POP();
+    return source;
 }
 
 void Lines::settle(const Image &image) {
@@ -108,6 +119,12 @@ void Lines::settle(const Image &image) {
     for (jl_value_t *object : image.objects_of(jl_method_type))
         if (concerns((jl_method_t *)object))
             settle((jl_method_t *)object);
+    // What is compiled from now on may have inferred code inlined.
+    for (jl_value_t *object : image.objects_of(jl_code_instance_type)) {
+        auto *code = (jl_code_instance_t *)object;
+        if (code->inferred && jl_is_method(code->def->def.value) && concerns(code->def->def.method))
+            settle(code);
+    }
     // Native code of macros has what they quote as objects.
     for (jl_value_t *object : image.objects_of(jl_linenumbernode_type))
         if (jl_is_symbol(jl_linenode_file(object)))

@@ -11,7 +11,8 @@ class Lines {
 public:
     // What stood in lines `from` to `to` of `file` in the base image is `by` further down.
     void move(const std::string &file, long from, long to, long by);
-    // Gives the methods of the image that stand there, and their lowered code, their present lines. Once.
+    // Gives the methods of the image that stand there, their lowered code, and inferred code that they are part of,
+    // their present lines. Once.
     void settle(const Image &image);
 
 private:
@@ -22,6 +23,9 @@ private:
 
     long shift(jl_sym_t *file, long line) const;
     void settle(jl_method_t *method) const;
+    void settle(jl_code_instance_t *code) const;
+    // Code of a method, or data that it was compressed to, with its present lines; itself if these are the same.
+    jl_value_t *settled_code(jl_method_t *method, jl_value_t *source) const;
     // Gives an object with fields `file` and `line` (a LineInfoNode, a GeneratedFunctionStub) its present line.
     // Returns whether that is another one.
     bool settle_fields(jl_value_t *object) const;
