@@ -21,7 +21,7 @@ WORD_WIDTH = 2
 LAST_LINE = (1 << 8 * WORD_WIDTH) - 1
 
 _COPY, _ADVANCE_PC, _ADVANCE_LINE, _SET_FILE = 1, 2, 3, 4
-_CONST_ADD_PC, _FIXED_ADVANCE_PC = 8, 9
+_SET_COLUMN, _FIXED_ADVANCE_PC, _SET_ISA = 5, 9, 12
 _END_SEQUENCE, _SET_ADDRESS, _SET_DISCRIMINATOR = 1, 2, 4
 _DATA2 = 0x05
 _SIZES = {0x01: 8, 0x05: 2, 0x06: 4, 0x07: 8, 0x0B: 1, 0x0C: 1, 0x0E: 4, 0x10: 4, 0x11: 1, 0x12: 2, 0x13: 4, 0x14: 8}
@@ -155,7 +155,7 @@ class _LineSection:
         self.files[begin] = names = list(_file_names(old, begin + 16 + first_special - 1))
         start = self._moved[begin] = len(new)
         new += old[begin:program]
-        self._program(program, end, [self._found[name] for name in names], base - 256, span)
+        self._program(program, end, [self._found[name] for name in names], (base ^ 0x80) - 0x80, span)
         new[start : start + 4] = (len(new) - start - 4).to_bytes(4, "little")
         return end
 
@@ -209,7 +209,7 @@ class _LineSection:
                     file, next_at = _uleb(old, next_at)
                 elif opcode == _FIXED_ADVANCE_PC:
                     next_at += 2
-                elif opcode in (_ADVANCE_PC, 5, 12):  # DW_LNS_set_column, DW_LNS_set_isa
+                elif opcode in (_ADVANCE_PC, _SET_COLUMN, _SET_ISA):
                     next_at = _uleb(old, next_at)[1]
                 new += old[at:next_at]
                 at = next_at

@@ -60,25 +60,22 @@ void Lines::settle(jl_method_t *method) const {
     method->line += (int32_t)shift(method->file, method->line);
     if (method->generator && jl_is_structtype(jl_typeof(method->generator)))
         settle_fields(method->generator);
-    if (!method->source)
-        return;
-    method->source = settled_code(method, method->source);
-    jl_gc_wb(method, method->source);
-}
-
-void Lines::settle(jl_code_instance_t *code) const {
-    code->inferred = settled_code(code->def->def.method, code->inferred);
-    jl_gc_wb(code, code->inferred);
+    settle_code(method, (jl_value_t *)method, method->source);
+    // What is compiled from now on may have inferred code inlined, also such that this process has inferred.
+    for (size_t i = 0; i < jl_svec_len(method->specializations); i++)
+        if (auto *instance = (jl_method_instance_t *)jl_svecref(method->specializations, i))
+            for (jl_code_instance_t *code = instance->cache; code; code = code->next)
+                settle_code(method, (jl_value_t *)code, code->inferred);
 }
 
 // A table of lines has a Core.LineInfoNode for each place in the code.
-jl_value_t *Lines::settled_code(jl_method_t *method, jl_value_t *source) const {
-    bool compressed = jl_typeis(source, jl_array_uint8_type);
-    if (!compressed && !jl_is_code_info(source))
-        return source;
+void Lines::settle_code(jl_method_t *method, jl_value_t *owner, jl_value_t *&source) const {
+    bool compressed = source && jl_typeis(source, jl_array_uint8_type);
+    if (!compressed && !(source && jl_is_code_info(source)))
+        return;
     auto *code = (jl_code_info_t *)source;
     jl_value_t *node = nullptr;
-    JL_GC_PUSH3(&source, &code, &node);
+    JL_GC_PUSH2(&code, &node);
     if (compressed)
         code = jl_uncompress_ir(method, nullptr, (jl_array_t *)source);
     bool changed = false;
@@ -100,10 +97,11 @@ jl_value_t *Lines::settled_code(jl_method_t *method, jl_value_t *source) const {
         changed = true;
     }
     jl_gc_enable(collecting);
-    if (changed && compressed)
+    if (changed && compressed) {
         source = (jl_value_t *)jl_compress_ir(method, code);
+        jl_gc_wb(owner, source);
+    }
     JL_GC_POP();
-    return source;
 }
 
 void Lines::settle(const Image &image) {
@@ -119,12 +117,6 @@ void Lines::settle(const Image &image) {
     for (jl_value_t *object : image.objects_of(jl_method_type))
         if (concerns((jl_method_t *)object))
             settle((jl_method_t *)object);
-    // What is compiled from now on may have inferred code inlined.
-    for (jl_value_t *object : image.objects_of(jl_code_instance_type)) {
-        auto *code = (jl_code_instance_t *)object;
-        if (code->inferred && jl_is_method(code->def->def.value) && concerns(code->def->def.method))
-            settle(code);
-    }
     // Native code of macros has what they quote as objects.
     for (jl_value_t *object : image.objects_of(jl_linenumbernode_type))
         if (jl_is_symbol(jl_linenode_file(object)))

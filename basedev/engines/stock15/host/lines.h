@@ -23,9 +23,8 @@ private:
 
     long shift(jl_sym_t *file, long line) const;
     void settle(jl_method_t *method) const;
-    void settle(jl_code_instance_t *code) const;
-    // Code of a method, or data that it was compressed to, with its present lines; itself if these are the same.
-    jl_value_t *settled_code(jl_method_t *method, jl_value_t *source) const;
+    // Gives code of a method, which may be compressed and is part of `owner`, its present lines.
+    void settle_code(jl_method_t *method, jl_value_t *owner, jl_value_t *&source) const;
     // Gives an object with fields `file` and `line` (a LineInfoNode, a GeneratedFunctionStub) its present line.
     // Returns whether that is another one.
     bool settle_fields(jl_value_t *object) const;
