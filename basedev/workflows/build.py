@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..checkout import Checkout
 from ..choice import CHAINED as CHAINED
@@ -16,27 +17,30 @@ from ..collection import Collection
 from ..config import load_config
 from ..engines import full
 from ..engines.stock15.baseimage import Progress
-from ..engines.stock15.host_program import Host, host_program
+from ..engines.stock15.host_program import Host, HostFailed, host_program
 from ..engines.stock15.layer import check, make_layer
 from ..errors import InternalError, NeedsFullRebuild, SetupError
 from ..holds import Hold
 from ..revise import revise
 from ..revision import Definition, Revision
+from ..servers import Limits, NoServer, Servers
 from ..sizes import parse_size
 from ..sources import ChangeSet, Sources
 from ..storage import Storage
 from ..store import Entry, Store
 from .initialise import adopted_base
 
+T = TypeVar("T")
+
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
     **dict.fromkeys(("new_code_reason", "no_cutoff_reason", "invalidated", "reinferred", "recompiled", "peak_memory")),
-    **{"collected": [], "timings": {}, "errors": []},
+    **{"server": None, "collected": [], "timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
 
-NOT_KEPT = ("image", "image_id", "status", "collected", "errors")
+NOT_KEPT = ("image", "image_id", "status", "server", "collected", "errors")
 """Those that an image's manifest does not have."""
 
 
@@ -65,6 +69,8 @@ class Result:
     """Why all that Julia invalidated is compiled anew although less might do, if so."""
     recompiled: int | None = None
     peak_memory: int | None = None
+    server: str | None = None
+    """Whether a warm server was "used" or "started" for it, "off", or why there was none."""
     collected: tuple[str, ...] = ()
     """Images that were removed for this one, so that all keep to the budget."""
     timings: dict[str, float] = field(default_factory=dict)
@@ -94,6 +100,7 @@ class Result:
             "reinferred": self.reinferred,
             "recompiled": self.recompiled,
             "peak_memory": self.peak_memory,
+            "server": self.server,
             "collected": list(self.collected),
             "timings": {step: round(seconds, 4) for step, seconds in self.timings.items()},
             "errors": [],
@@ -103,9 +110,13 @@ class Result:
 class Builder:
     """Makes images for one checkout."""
 
-    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:
+    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress, *, server: bool | None = None) -> None:
+        """`server` tells whether a warm server may be used, by default what the configuration says."""
         self.checkout = checkout
         self.storage = storage
+        self._may_be_served = server
+        self._served = "off"
+        """Whether there was a server the last time that one was looked for."""
         self.store = Store(storage)
         self.progress = progress
         self.base = adopted_base(checkout, storage, progress)
@@ -119,15 +130,19 @@ class Builder:
         result, found = self._look_up(sources)
         if result.status == "current":
             return result
+
+        def rehearse(host: Host) -> None:
+            revision = self._revise(sources, host)
+            result.definitions = revision.definitions
+            rehearsed = host.rehearse(revision.steps)
+            check(rehearsed)
+            result.new_code_reason = rehearsed["new_code_reason"] or None
+
         try:
-            with self._host() as host:
-                revision = self._revise(sources, host)
-                result.definitions = revision.definitions
-                rehearsed = host.rehearse(revision.steps)
-                check(rehearsed)
-                result.new_code_reason = rehearsed["new_code_reason"] or None
+            self.with_host(rehearse)
         except NeedsFullRebuild as reason:
             result.full_rebuild_reason = str(reason)
+        result.server = self._served
         if not found:
             result.status = "rebuild" if result.full_rebuild_reason else "chain"
             result.engine = FULL if result.full_rebuild_reason else CHAINED
@@ -198,12 +213,32 @@ class Builder:
 
     def native_signatures(self, image: Path) -> list[str]:
         """The argument types of everything with native code in an image of this Julia."""
-        with self._host(image) as host:
+        with Host(self._program, image, self.checkout.distribution) as host:
             return host.native_signatures()
 
-    def _host(self, image: Path | None = None) -> Host:
-        program = host_program(self.checkout.distribution, self.storage, lambda step: self.progress(step, 25.0))
-        return Host(program, image or self.base.sysimage, self.checkout.distribution)
+    def with_host(self, work: Callable[[Host], T]) -> T:
+        """What `work` returns, which gets a host on the base image. When a server's host fails, it is done again with
+        one of its own."""
+        program, image, distribution = self._program, self.base.sysimage, self.checkout.distribution
+        self._served = "off"
+        config = load_config(self.checkout.root)
+        if config.server if self._may_be_served is None else self._may_be_served:
+            limits = Limits(60 * config.server_idle, parse_size(config.server_memory))
+            try:
+                connection, new = Servers(self.storage).connect(program, image, distribution.standard_libraries, limits)
+                self._served = "started" if new else "used"
+                with Host(program, image, distribution, connection) as host:
+                    return work(host)
+            except NoServer as reason:
+                self._served = str(reason)
+            except HostFailed as error:
+                self._served = str(error)
+        with Host(program, image, distribution) as host:
+            return work(host)
+
+    @property
+    def _program(self) -> Path:
+        return host_program(self.checkout.distribution, self.storage, lambda step: self.progress(step, 25.0))
 
     def _revise(self, sources: Sources, host: Host) -> Revision:
         return revise(self.base.sources, sources, self.base.files, host, self.base.census, self.base.parsed)
@@ -212,19 +247,23 @@ class Builder:
         begin = time.monotonic()
         commit = self.checkout.commit
         self.progress("comparing definitions", 0.5)
-        with self._host() as host, self.storage.staging("image") as made:
-            revision = self._revise(sources, host)
-            result.timings["revise"] = time.monotonic() - begin
-            libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
-            cutoff = engine != CHAINED_WITHOUT_CUTOFF
-            layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
-            result.engine = engine
-            result.timings.update(layer.timings)
-            result.definitions = revision.definitions
-            result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
-            result.reinferred, result.no_cutoff_reason = layer.reinferred, layer.no_cutoff_reason
-            result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
-            self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
+
+        def chain(host: Host) -> None:
+            with self.storage.staging("image") as made:
+                revision = self._revise(sources, host)
+                result.timings["revise"] = time.monotonic() - begin
+                libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
+                cutoff = engine != CHAINED_WITHOUT_CUTOFF
+                layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
+                result.engine, result.server = engine, self._served
+                result.timings.update(layer.timings)
+                result.definitions = revision.definitions
+                result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
+                result.reinferred, result.no_cutoff_reason = layer.reinferred, layer.no_cutoff_reason
+                result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
+                self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
+
+        self.with_host(chain)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()
