@@ -41,10 +41,21 @@ WORK, STATE, READY = b"w", b"s", b"r"
 RIGHTS = ("Uid", "Gid", "Groups", "CapEff", "NoNewPrivs", "Seccomp")
 """Lines of `/proc/self/status` that tell what a process may do."""
 
+RESOURCES = range(resource.RLIMIT_CPU, 16)
+"""All that Linux limits."""
+
 NAMESPACES = ("mnt", "pid", "user")
+
+OFF = "BASEDEV_SERVER"
+"""The variable of the environment that switches servers off with "0"."""
 
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL")
 """Of the starter's environment. Each client brings its own."""
+
+
+def allowed(configured: bool) -> bool:
+    """Whether servers are to be used, where the configuration says `configured`."""
+    return configured and os.environ.get(OFF) != "0"
 
 
 class NoServer(Exception):
@@ -109,7 +120,7 @@ class Servers:
                 started = False
                 while time.monotonic() < until:
                     if connection := _connect(directory, name):
-                        if not _is_slower(connection):
+                        if not _is_lesser(connection):
                             return connection, started
                         connection.close()
                         self._end(directory, name)
@@ -134,12 +145,14 @@ class Servers:
                     found.append(self._described(directory, name, about))
         return sorted(found, key=lambda one: (one.base_id, one.pid))
 
-    def stop(self, server: Server) -> None:
-        """Ends a server. What it has begun for clients goes on."""
-        with suppress(NoServer, OSError), self._opened(make=False) as directory:
-            self._end(directory, server.name)
+    def stop(self, *servers: Server) -> None:
+        """Ends servers. What they have begun for clients goes on."""
+        for server in servers:
+            with suppress(NoServer, OSError), self._opened(make=False) as directory:
+                self._end(directory, server.name)
 
-    def _end(self, directory: int, name: str) -> None:
+    @staticmethod
+    def _end(directory: int, name: str) -> None:
         with _state(directory, name) as (_, handle):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
             select.select([handle], [], [], STARTING)  # readable when the process has ended
@@ -231,7 +244,7 @@ def greet(connection: socket.socket, log: int) -> None:
         os.close(here)
     mask = os.umask(0)
     os.umask(mask)
-    every = {number: resource.getrlimit(number) for number in range(16)}
+    every = {number: resource.getrlimit(number) for number in RESOURCES}
     limits = " ".join(f"{number}:{soft}:{hard}" for number, (soft, hard) in every.items()).encode()
     variables = b"".join(b"%b=%b\0" % pair for pair in os.environb.items())
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
@@ -286,11 +299,17 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def _is_slower(connection: socket.socket) -> bool:
-    """Whether the process at the other end has a lower priority than this, and so have its children for good."""
+def _is_lesser(connection: socket.socket) -> bool:
+    """Whether the process at the other end has a lower priority or lower limits than this, and so have its children
+    for good."""
+    pid, _ = _peer(connection)
     with suppress(OSError):
-        own = os.getpriority(os.PRIO_PROCESS, 0)
-        return os.getpriority(os.PRIO_PROCESS, _peer(connection)[0]) > own
+        if os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0):
+            return True
+        for number in RESOURCES:
+            (_, other), (_, own) = resource.prlimit(pid, number), resource.getrlimit(number)
+            if other != own and other != resource.RLIM_INFINITY and (own == resource.RLIM_INFINITY or other < own):
+                return True
     return False
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import socket
 from typing import Any, TypeVar
 
 from ..checkout import Checkout
@@ -23,7 +24,7 @@ from ..errors import InternalError, NeedsFullRebuild, SetupError
 from ..holds import Hold
 from ..revise import revise
 from ..revision import Definition, Revision
-from ..servers import Limits, NoServer, Servers
+from ..servers import Limits, NoServer, Servers, allowed
 from ..sizes import parse_size
 from ..sources import ChangeSet, Sources
 from ..storage import Storage
@@ -115,8 +116,8 @@ class Builder:
         self.checkout = checkout
         self.storage = storage
         self._may_be_served = server
-        self._served = "off"
-        """Whether there was a server the last time that one was looked for."""
+        self.server: str | None = None
+        """What came of it the last time that a server was looked for (`Result.server`)."""
         self.store = Store(storage)
         self.progress = progress
         self.base = adopted_base(checkout, storage, progress)
@@ -142,7 +143,7 @@ class Builder:
             self.with_host(rehearse)
         except NeedsFullRebuild as reason:
             result.full_rebuild_reason = str(reason)
-        result.server = self._served
+        result.server = self.server
         if not found:
             result.status = "rebuild" if result.full_rebuild_reason else "chain"
             result.engine = FULL if result.full_rebuild_reason else CHAINED
@@ -218,23 +219,35 @@ class Builder:
 
     def with_host(self, work: Callable[[Host], T]) -> T:
         """What `work` returns, which gets a host on the base image. When a server's host fails, it is done again with
-        one of its own."""
-        program, image, distribution = self._program, self.base.sysimage, self.checkout.distribution
-        self._served = "off"
-        config = load_config(self.checkout.root)
-        if config.server if self._may_be_served is None else self._may_be_served:
-            limits = Limits(60 * config.server_idle, parse_size(config.server_memory))
+        an ordinary one."""
+        if served := self.served():
             try:
-                connection, new = Servers(self.storage).connect(program, image, distribution.standard_libraries, limits)
-                self._served = "started" if new else "used"
-                with Host(program, image, distribution, connection) as host:
+                with self._host(served) as host:
                     return work(host)
-            except NoServer as reason:
-                self._served = str(reason)
             except HostFailed as error:
-                self._served = str(error)
-        with Host(program, image, distribution) as host:
+                self.server = str(error)
+        with self._host() as host:
             return work(host)
+
+    def served(self) -> socket | None:
+        """A connection to the server on the base image, which is started when it does not run; None when there is
+        none to be had."""
+        config = load_config(self.checkout.root)
+        if not (allowed(config.server) if self._may_be_served is None else self._may_be_served):
+            self.server = "off"
+            return None
+        limits = Limits(60 * config.server_idle, parse_size(config.server_memory))
+        libraries = self.checkout.distribution.standard_libraries
+        try:
+            connection, new = Servers(self.storage).connect(self._program, self.base.sysimage, libraries, limits)
+        except NoServer as reason:
+            self.server = str(reason)
+            return None
+        self.server = "started" if new else "used"
+        return connection
+
+    def _host(self, served: socket | None = None) -> Host:
+        return Host(self._program, self.base.sysimage, self.checkout.distribution, served)
 
     @property
     def _program(self) -> Path:
@@ -255,7 +268,7 @@ class Builder:
                 libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
                 cutoff = engine != CHAINED_WITHOUT_CUTOFF
                 layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
-                result.engine, result.server = engine, self._served
+                result.engine, result.server = engine, self.server
                 result.timings.update(layer.timings)
                 result.definitions = revision.definitions
                 result.invalidated, result.recompiled = layer.invalidated, layer.recompiled

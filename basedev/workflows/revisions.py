@@ -155,7 +155,7 @@ class Reviser(Builder):
                         layer = make_layer(self.base, given.revision, host, made, libjulia, self.progress)
                     except UserCodeError as error:
                         raise UserCodeError(f"{file}: {error.message}", error.detail) from error
-                    result.server = self._served
+                    result.server = self.server
                     result.timings.update(layer.timings)
                     result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
                     result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason

@@ -34,7 +34,7 @@ extern "C" uv_loop_t *jl_global_event_loop(void);
 namespace {
 
 const int TICK = 1000;      // milliseconds between looks at what may end the server
-const int ASKED_ONLY = 3;   // exit status of a child whose client asked for the server's state only
+const int ASKED_ONLY = 3;   // exit status of a child that did no work
 const int CLIENT_FILES = 2; // log and directory, sent with the first byte
 const char WORK = 'w', STATE = 's', READY = 'r';  // first bytes of a client; the answer to WORK
 const size_t STACK = 1 << 20;
@@ -251,7 +251,7 @@ private:
             _exit(ASKED_ONLY);
         }
         if (wish != WORK || files[0] < 0)
-            _exit(1);
+            _exit(ASKED_ONLY);
         own_memory_after_fork();
         own_event_loop_after_fork();
         write_to_log_of_client(files[0]);
@@ -268,13 +268,20 @@ private:
 }  // namespace
 
 int detach() {
-    pid_t child = fork();
+    syscall(SYS_close_range, LOCK_FILE + 1, ~0U, 0);
+    int done[2];
+    pid_t child = pipe2(done, O_CLOEXEC) ? -1 : fork();
     if (child < 0)
         fail("cannot start a process for the server");
-    if (child > 0)
+    if (child > 0) {
+        close(done[1]);
+        char nothing;
+        while (read(done[0], &nothing, 1) < 0 && errno == EINTR) {
+        }
         _exit(0);
+    }
+    close(done[0]);
     setsid();
-    syscall(SYS_close_range, LOCK_FILE + 1, ~0U, 0);
     for (int number = 1; number < NSIG; number++)
         signal(number, SIG_DFL);
     sigset_t none;
@@ -291,6 +298,7 @@ int detach() {
     dup2(nothing, LISTENER_FILE);
     close(nothing);
     fcntl(LOCK_FILE, F_SETFD, FD_CLOEXEC);
+    close(done[1]);
     return listener;
 }
 
