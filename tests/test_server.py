@@ -430,18 +430,17 @@ def test_it_has_nothing_of_its_starter(cold: Bench, tmp_path: Path) -> None:
 
 
 def test_code_is_evaluated_as_the_client_would(cold: Bench) -> None:
-    """Environment, directory and file mode are its own, not the server's."""
+    """Environment and directory are its own, not the server's."""
     cold.json("serve", "start")
-    made = cold.root / "made"
     cold.append(
-        UTIL, f'\nconst told = ENV["TELL"]\nconst here = ccall(:getenv, Cstring, (Cstring,), "TELL") != C_NULL\n'
+        UTIL, '\nconst told = ENV["TELL"]\nconst here = ccall(:getenv, Cstring, (Cstring,), "TELL") != C_NULL\n'
     )
+    cold.append(UTIL, "const where = pwd()\n")
     done = cold.basedev("--json", "build", "--engine", "stock-1.5", environment={"TELL": "client"})
     told = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert told["server"] == "used"
-    assert cold.julia(told["image"], "print(Base.told, Base.here)") == "clienttrue"
-    assert not made.exists()
+    assert cold.julia(told["image"], "print(Base.told, Base.here, Base.where)") == f"clienttrue{cold.root}"
 
 
 def test_it_ends_with_its_cache_directory(cold: Bench, own: Bench) -> None:
