@@ -57,8 +57,9 @@ def is_alive(pid: int) -> bool:
 
 
 def hosts_of(server: Server) -> list[int]:
-    """The processes that a server has forked."""
-    return [int(pid) for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()]
+    """The processes that a server has forked and that have not ended."""
+    found = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    return [int(pid) for pid in found if is_alive(int(pid))]
 
 
 def test_builds_start_and_use_one(cold: Bench) -> None:

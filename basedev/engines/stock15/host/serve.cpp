@@ -173,6 +173,9 @@ public:
             sigaddset(&ending, number);
         }
         pthread_sigmask(SIG_UNBLOCK, &ending, nullptr);
+        struct sigaction at_end_of_child = {};  // ends the waiting
+        at_end_of_child.sa_handler = [](int) {};
+        sigaction(SIGCHLD, &at_end_of_child, nullptr);
         for (;;) {
             pollfd ready = {listener, POLLIN, 0};
             int waiting = poll(&ready, 1, TICK);
@@ -235,6 +238,7 @@ private:
 
     int in_child(int connection) {
         setsid();
+        signal(SIGCHLD, SIG_DFL);
         close(listener);
         close(LOCK_FILE);
         int files[CLIENT_FILES];
