@@ -93,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
             help="rebuild in full, in minutes, where nothing else is right, or fail with the reason (default: rebuild)",
         )
 
+        parser.add_argument(
+            "--server",
+            action=argparse.BooleanOptionalAction,
+            help="use a warm server, and start it (default: use)",
+        )
+
     command("init", "adopt a checkout and make its base image, once", "basedev -C ~/julia init")
     command("status", "what differs from the base image, and what build would do", "basedev status")
     build = command("build", "make the image for the present sources", "basedev build")
@@ -123,6 +129,11 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("file", metavar="FILE", type=Path, help="a file that export wrote")
     images = command("images", "the images in the cache directory: list, pin, collect, verify", "basedev images list")
     add_verbs(_verbs(images))
+    verb = _verbs(command("serve", "the warm server that makes builds faster", "basedev serve status"))
+    verb("start", "start the server of this checkout's base image; builds do so by themselves", "basedev serve start")
+    for name, help in (("stop", "end the server of this checkout's base image"), ("status", "what servers run")):
+        every = verb(name, help, f"basedev serve {name} --all")
+        every.add_argument("--all", action="store_true", help="those of all base images in the cache directory")
     _add_bisect(command("bisect", "find the commit that broke something", "basedev bisect status"))
     verify = command(
         "verify",
@@ -207,6 +218,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.command == "shell-init":
         terminal.code(shell_code(options.shell, storage))
         return 0
+    if options.command == "serve":
+        return _serve(storage, options, terminal)
     checkout = Checkout.find(options.directory)
     background = Background(checkout.root, storage)
     if options.command == "build" and options.background:
@@ -293,6 +306,21 @@ def _images(options: argparse.Namespace, terminal: Terminal) -> int:
     return command_images.run(Images(checkout, storage, budget), options, leftovers, terminal)
 
 
+def _serve(storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
+    from .workflows.serve import servers_of, start, stop
+
+    with terminal.steps() as steps:
+        if options.verb == "start":
+            found = [start(Checkout.find(options.directory), storage, steps)]
+        else:
+            checkout = None if options.all else Checkout.find(options.directory)
+            found = servers_of(checkout, storage, steps)
+            if options.verb == "stop":
+                stop(found, storage)
+    terminal.servers({"start": "started", "stop": "stopped", "status": "shown"}[options.verb], found)
+    return 0
+
+
 def _hook(checkout: Checkout, background: Background, options: argparse.Namespace, terminal: Terminal) -> int:
     from .workflows.hooks import Hooks
 
@@ -342,6 +370,8 @@ def _watch(checkout: Checkout, options: argparse.Namespace, terminal: Terminal) 
     words = ["--engine", options.engine] if options.engine else []
     if options.full_rebuild is not None:
         words.append("--full-rebuild" if options.full_rebuild else "--no-full-rebuild")
+    if options.server is not None:
+        words.append("--server" if options.server else "--no-server")
     with display_for(terminal) as display:
         return Watch(checkout, display, words, options.test, options.hook, options.once).run()
 
@@ -415,7 +445,7 @@ def _build(
     if engine == FULL and not may_rebuild:
         raise UsageError("the engine full rebuilds in full, which is forbidden (full-rebuild)")
     with terminal.steps() as steps:
-        builder = Builder(checkout, storage, steps)
+        builder = Builder(checkout, storage, steps, server=options.server)
         try:
             result = builder.build(engine=None if engine == "auto" else engine, may_rebuild=may_rebuild)
         except NeedsFullRebuild as reason:

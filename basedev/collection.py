@@ -18,6 +18,7 @@ from typing import Any
 from .adopted import checkouts_by_base
 from .errors import UsageError
 from .holds import running, unheld
+from .servers import Servers
 from .storage import Storage
 from .store import KINDS, PINNED, USED, Store, read_manifest
 
@@ -91,6 +92,7 @@ class Collection:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.store = Store(storage)
+        self._servers = Servers(storage)
 
     def items(self, *kinds: str) -> list[Item]:
         """The entries of some kinds, by default all that can be told one by one; the last used first."""
@@ -113,10 +115,12 @@ class Collection:
 
     @cached_property
     def _running(self) -> dict[int, list[int]]:
-        return running(tuple(SYSIMAGES.values()))
+        found = running(tuple(SYSIMAGES.values()))
+        servers = {server.pid for server in self._servers.running()} if found else set()
+        return {inode: [pid for pid in pids if pid not in servers] for inode, pids in found.items()}
 
     def processes(self, item: Item) -> list[int]:
-        """The processes that run on it, as far as this user can see."""
+        """The processes that run on it, as far as this user can see; an idle server is none of them."""
         try:
             return sorted(self._running.get(item.sysimage.stat().st_ino, ()))
         except OSError:
@@ -180,6 +184,8 @@ class Collection:
                 return False
             if not force and ((item.directory / PINNED).exists() or item.id in checkouts_by_base(self.storage)):
                 return False
+            if item.kind == BASES:
+                self._servers.stop(*(one for one in self._servers.running() if one.base_id == item.id))
             self.storage.discard(item.directory)
         return True
 

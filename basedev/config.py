@@ -22,6 +22,10 @@ POLICIES = ("chain", "rebuild", "skip")
 """Where a commit can't be chained: what the configuration says (rebuild, or skip it), rebuild in full, or skip it."""
 
 
+MOST_MINUTES = 7 * 24 * 60
+"""For which a server may wait."""
+
+
 @dataclass(frozen=True)
 class Config:
     """The settings with their defaults."""
@@ -36,6 +40,12 @@ class Config:
     """How much disk images may take before those that were not used for longest are removed."""
     autobuild: bool = False
     """Whether the `julia` of `basedev shell-init` starts a build in the background when there is no image."""
+    server: bool = True
+    """Whether builds use a warm server, and start it."""
+    server_idle: int = 15
+    """Minutes without a build after which a server ends."""
+    server_memory: str = "1 GiB"
+    """Memory that a server may need; it ends after a build when it is above that."""
 
 
 def load_config(root: Path | None) -> Config:
@@ -70,8 +80,11 @@ def _merge(config: Config, path: Path) -> Config:
         config = replace(config, **{field.name: value})
     if config.engine not in ENGINES:
         raise UsageError(f"{path}: engine must be one of {', '.join(ENGINES)}, not {config.engine!r}")
-    try:
-        parse_size(config.budget)
-    except ValueError as error:
-        raise UsageError(f"{path}: budget: {error}") from error
+    for key, value in (("budget", config.budget), ("server-memory", config.server_memory)):
+        try:
+            parse_size(value)
+        except ValueError as error:
+            raise UsageError(f"{path}: {key}: {error}") from error
+    if not 1 <= config.server_idle <= MOST_MINUTES:
+        raise UsageError(f"{path}: server-idle must be from 1 to {MOST_MINUTES} minutes, not {config.server_idle}")
     return config

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from .errors import BasedevError, OutputError
 from .revision import Definition
 from .signatures import brief
-from .sizes import counted
+from .sizes import age, counted, size
 from .workflows.build import NOTHING_KNOWN, Result
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from .servers import Server
     from .workflows.bisect import Outcome, State
     from .workflows.hooks import Hooks
     from .workflows.revisions import Exported
@@ -325,6 +326,21 @@ class Terminal:
         self.message(words[state.status])
         if state.log:
             self.out.print(escape(state.log))
+        return None
+
+    def servers(self, status: str, servers: Sequence[Server]) -> None:
+        """The warm servers that were started, stopped or found."""
+        if self.as_json:
+            return self.json({"status": status, "servers": [one.to_json() for one in servers], "errors": []})
+        if not servers:
+            return self.message("no server is running")
+        for one in servers:
+            busy = f"{counted(one.building, 'build')} under way" if one.building else f"idle for {age(one.idle)}"
+            self.out.print(
+                f"{'' if status == 'shown' else f'{status}: '}server {one.pid} on the base image {escape(one.base_id)}:"
+                f" {counted(one.builds, 'build')} in {age(one.seconds)}, {busy} (of {age(one.limits.idle)}),"
+                f" memory {size(one.memory)} (of {size(one.limits.memory)})"
+            )
         return None
 
     def aborted(self, was_there: bool) -> None:

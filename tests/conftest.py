@@ -23,6 +23,7 @@ import pytest
 from basedev import distribution
 from basedev.distribution import Distribution
 from basedev.newcheckout import make_checkout
+from basedev.servers import Servers
 from basedev.storage import Storage, cache_root
 
 SHARED = ("julia", "hosts", "bases", "bootstrap")
@@ -53,7 +54,14 @@ def storage() -> Iterator[Storage]:
         (cache_root() / kind).mkdir(exist_ok=True)
         (root / kind).symlink_to(cache_root() / kind)
     yield Storage(root)
+    stop_servers(root)
     shutil.rmtree(root)
+
+
+def stop_servers(root: Path) -> None:
+    """Ends the warm servers of a cache directory."""
+    servers = Servers(Storage(root))
+    servers.stop(*servers.running())
 
 
 @pytest.fixture(scope="session")
@@ -179,6 +187,7 @@ def own(adopted: Bench) -> Iterator[Bench]:
     shutil.copytree(adopted.storage.root / "bases" / base, root / "bases" / base)
     yield Bench(adopted.root, Storage(root))
     clean(adopted)
+    stop_servers(root)
     shutil.rmtree(root)
 
 

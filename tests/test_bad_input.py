@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SHARED, Bench
+from conftest import SHARED, Bench, stop_servers
 from test_storage import without_root
 
 from basedev.checkout import Checkout
@@ -244,6 +244,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
     for kind in SHARED:
         (tmp_path / kind).symlink_to(cache_root() / kind)
     yield tmp_path
+    stop_servers(tmp_path)
     subprocess.run(["umount", tmp_path], check=True)
 
 

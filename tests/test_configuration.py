@@ -52,14 +52,19 @@ def test_an_empty_file_changes_nothing(checkout: Path, text: str) -> None:
     assert load_config(checkout) == Config()
 
 
+KNOWN = "engine, full-rebuild, budget, autobuild, server, server-idle, server-memory"
+
 MISTAKES = {
-    "[basedev]\nengin = 1\n": "unknown key 'engin'; known are engine, full-rebuild, budget, autobuild",
+    "[basedev]\nengin = 1\n": f"unknown key 'engin'; known are {KNOWN}",
     "[basedev]\nfull_rebuild = true\n": "unknown key 'full_rebuild'",
     "[basedev]\nengine = 1\n": "engine must be a str, not 1",
     "[basedev]\nfull-rebuild = 1\n": "full-rebuild must be a bool, not 1",
     '[basedev]\nengine = "steam"\n': "engine must be one of auto, stock-1.5, stock-1.5-no-cutoff, full, not 'steam'",
     '[basedev]\nbudget = "much"\n': "budget: 'much' is no size, such as 20 GiB",
     "[basedev]\nbudget = 5\n": "budget must be a str, not 5",
+    '[basedev]\nserver = "off"\n': "server must be a bool, not 'off'",
+    "[basedev]\nserver-idle = 0\n": "server-idle must be from 1 to 10080 minutes, not 0",
+    '[basedev]\nserver-memory = "all"\n': "server-memory: 'all' is no size, such as 20 GiB",
     "[other]\n": "only the table [basedev] is known, not other",
     'engine = "full"\n': "only the table [basedev] is known, not engine",
     "basedev = 1\n": "only the table [basedev] is known",
@@ -89,8 +94,7 @@ def test_a_mistake_ends_every_command(bench: Bench) -> None:
     for command in ("init", "status", "build", "run", "test"):
         done = bench.basedev(command)
         assert done.returncode == 2
-        known = "engine, full-rebuild, budget, autobuild"
-        assert done.stderr == f"basedev: {bench.root}/.basedev.toml: unknown key 'speed'; known are {known}\n"
+        assert done.stderr == f"basedev: {bench.root}/.basedev.toml: unknown key 'speed'; known are {KNOWN}\n"
 
 
 def test_settings_and_flags_are_used(bench: Bench) -> None:

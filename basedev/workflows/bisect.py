@@ -592,8 +592,7 @@ class _Definitions(Builder):
         contents = self.checkout.sources().contents
         paths = sorted({one.path for one in plan.definitions if one.change != "deleted"})
         texts = [contents[path] for path in paths]
-        with self._host() as host:
-            parsed = host.parse_all(texts)
+        parsed = self.with_host(lambda host: host.parse_all(texts))
         read = {path: statements(tree, text, path) for path, tree, text in zip(paths, parsed, texts, strict=True)}
         found: dict[Key, tuple[Definition, object]] = {}
         for one in plan.definitions:

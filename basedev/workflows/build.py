@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from socket import socket
+from typing import Any, TypeVar
 
 from ..checkout import Checkout
 from ..choice import CHAINED as CHAINED
@@ -16,28 +18,31 @@ from ..collection import Collection
 from ..config import load_config
 from ..engines import full
 from ..engines.stock15.baseimage import Progress
-from ..engines.stock15.host_program import Host, host_program
-from ..engines.stock15.layer import check, make_layer
+from ..engines.stock15.host_program import Host, HostFailed, host_program
+from ..engines.stock15.layer import Layer, check, make_layer
 from ..errors import InternalError, NeedsFullRebuild, SetupError
 from ..holds import Hold
 from ..revise import revise
 from ..revision import Definition, Revision
+from ..servers import Limits, NoServer, Servers, allowed
 from ..sizes import parse_size
 from ..sources import ChangeSet, Sources
 from ..storage import Storage
 from ..store import Entry, Store
 from .initialise import adopted_base
 
+T = TypeVar("T")
+
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
     **dict.fromkeys(("new_code_reason", "old_lines_reason", "no_cutoff_reason")),
-    **dict.fromkeys(("invalidated", "reinferred", "recompiled", "peak_memory")),
+    **dict.fromkeys(("invalidated", "reinferred", "recompiled", "peak_memory", "server")),
     **{"collected": [], "timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
 
-NOT_KEPT = ("image", "image_id", "status", "collected", "errors")
+NOT_KEPT = ("image", "image_id", "status", "server", "collected", "errors")
 """Those that an image's manifest does not have."""
 
 
@@ -68,11 +73,21 @@ class Result:
     """Why all that Julia invalidated is compiled anew although less might do, if so."""
     recompiled: int | None = None
     peak_memory: int | None = None
+    server: str | None = None
+    """Whether a warm server was "used" or "started" for it, "off", or why there was none."""
     collected: tuple[str, ...] = ()
     """Images that were removed for this one, so that all keep to the budget."""
     timings: dict[str, float] = field(default_factory=dict)
     hold: Hold | None = None
     """Keeps the image from being collected while this object lives, and a Julia that this process becomes."""
+
+    def take(self, layer: Layer) -> None:
+        """Tells what was done to make a chained image."""
+        self.timings.update(layer.timings)
+        self.invalidated, self.reinferred, self.recompiled = layer.invalidated, layer.reinferred, layer.recompiled
+        self.no_cutoff_reason, self.new_code_reason = layer.no_cutoff_reason, layer.new_code_reason
+        self.old_lines_reason = layer.old_lines_reason
+        self.peak_memory = layer.peak_memory
 
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` prints (architecture of the command line)."""
@@ -98,6 +113,7 @@ class Result:
             "reinferred": self.reinferred,
             "recompiled": self.recompiled,
             "peak_memory": self.peak_memory,
+            "server": self.server,
             "collected": list(self.collected),
             "timings": {step: round(seconds, 4) for step, seconds in self.timings.items()},
             "errors": [],
@@ -107,9 +123,13 @@ class Result:
 class Builder:
     """Makes images for one checkout."""
 
-    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:
+    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress, *, server: bool | None = None) -> None:
+        """`server` tells whether a warm server may be used, by default what the configuration says."""
         self.checkout = checkout
         self.storage = storage
+        self._may_be_served = server
+        self.server: str | None = None
+        """What came of it the last time that a server was looked for (`Result.server`)."""
         self.store = Store(storage)
         self.progress = progress
         self.base = adopted_base(checkout, storage, progress)
@@ -123,15 +143,19 @@ class Builder:
         result, found = self._look_up(sources)
         if result.status == "current":
             return result
+
+        def rehearse(host: Host) -> None:
+            revision = self._revise(sources, host)
+            result.definitions = revision.definitions
+            rehearsed = host.rehearse(revision.steps)
+            check(rehearsed)
+            result.new_code_reason = rehearsed["new_code_reason"] or None
+
         try:
-            with self._host() as host:
-                revision = self._revise(sources, host)
-                result.definitions = revision.definitions
-                rehearsed = host.rehearse(revision.steps)
-                check(rehearsed)
-                result.new_code_reason = rehearsed["new_code_reason"] or None
+            self.with_host(rehearse)
         except NeedsFullRebuild as reason:
             result.full_rebuild_reason = str(reason)
+        result.server = self.server
         if not found:
             result.status = "rebuild" if result.full_rebuild_reason else "chain"
             result.engine = FULL if result.full_rebuild_reason else CHAINED
@@ -202,12 +226,44 @@ class Builder:
 
     def native_signatures(self, image: Path) -> list[str]:
         """The argument types of everything with native code in an image of this Julia."""
-        with self._host(image) as host:
+        with Host(self._program, image, self.checkout.distribution) as host:
             return host.native_signatures()
 
-    def _host(self, image: Path | None = None) -> Host:
-        program = host_program(self.checkout.distribution, self.storage, lambda step: self.progress(step, 25.0))
-        return Host(program, image or self.base.sysimage, self.checkout.distribution)
+    def with_host(self, work: Callable[[Host], T]) -> T:
+        """What `work` returns, which gets a host on the base image. When a server's host fails, it is done again with
+        an ordinary one."""
+        if served := self.served():
+            try:
+                with self._host(served) as host:
+                    return work(host)
+            except HostFailed as error:
+                self.server = str(error)
+        with self._host() as host:
+            return work(host)
+
+    def served(self) -> socket | None:
+        """A connection to the server on the base image, which is started when it does not run; None when there is
+        none to be had."""
+        config = load_config(self.checkout.root)
+        if not (allowed(config.server) if self._may_be_served is None else self._may_be_served):
+            self.server = "off"
+            return None
+        limits = Limits(60 * config.server_idle, parse_size(config.server_memory))
+        libraries = self.checkout.distribution.standard_libraries
+        try:
+            connection, new = Servers(self.storage).connect(self._program, self.base.sysimage, libraries, limits)
+        except NoServer as reason:
+            self.server = str(reason)
+            return None
+        self.server = "started" if new else "used"
+        return connection
+
+    def _host(self, served: socket | None = None) -> Host:
+        return Host(self._program, self.base.sysimage, self.checkout.distribution, served)
+
+    @property
+    def _program(self) -> Path:
+        return host_program(self.checkout.distribution, self.storage, lambda step: self.progress(step, 25.0))
 
     def _revise(self, sources: Sources, host: Host, *, cutoff: bool = True) -> Revision:
         census = self.base.census if cutoff else replace(self.base.census, dependencies=None)
@@ -217,20 +273,20 @@ class Builder:
         begin = time.monotonic()
         commit = self.checkout.commit
         self.progress("comparing definitions", 0.5)
-        with self._host() as host, self.storage.staging("image") as made:
-            cutoff = engine != CHAINED_WITHOUT_CUTOFF
-            revision = self._revise(sources, host, cutoff=cutoff)
-            result.timings["revise"] = time.monotonic() - begin
-            libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
-            layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
-            result.engine = engine
-            result.timings.update(layer.timings)
-            result.definitions = revision.definitions
-            result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
-            result.reinferred, result.no_cutoff_reason = layer.reinferred, layer.no_cutoff_reason
-            result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
-            result.old_lines_reason = layer.old_lines_reason
-            self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
+
+        def chain(host: Host) -> None:
+            with self.storage.staging("image") as made:
+                cutoff = engine != CHAINED_WITHOUT_CUTOFF
+                revision = self._revise(sources, host, cutoff=cutoff)
+                result.timings["revise"] = time.monotonic() - begin
+                libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
+                layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
+                result.engine, result.server = engine, self.server
+                result.definitions = revision.definitions
+                result.take(layer)
+                self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
+
+        self.with_host(chain)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()

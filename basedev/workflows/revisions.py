@@ -113,10 +113,13 @@ class Reviser(Builder):
         if not changes.paths:
             revision = Revision((), ())
             return Exported(revision, provenance, write(revision, provenance))
-        with self._host() as host:
+
+        def export(host: Host) -> Exported:
             revision = self._revise(sources, host)
             check(host.rehearse(revision.steps), revision.steps)
             return Exported(revision, provenance, write(revision, provenance, lambda text: _stands(text, host)))
+
+        return self.with_host(export)
 
     def apply(self, file: Path) -> Result:
         """The image of the revision in a file, from the store or made now. The checkout's sources do not matter.
@@ -144,17 +147,19 @@ class Reviser(Builder):
             if entry := self.store.find("images", name):
                 self._describe(result, entry)
                 return result
-            with self._host() as host, self.storage.staging("image") as made:
-                libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
-                try:
-                    layer = make_layer(self.base, given.revision, host, made, libjulia, self.progress)
-                except UserCodeError as error:
-                    raise UserCodeError(f"{file}: {error.message}", error.detail) from error
-                result.timings.update(layer.timings)
-                result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
-                result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
-                result.old_lines_reason = layer.old_lines_reason
-                self._publish(name, made / "sys.so", result, given.provenance.commit)
+
+            def make(host: Host) -> None:
+                with self.storage.staging("image") as made:
+                    libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
+                    try:
+                        layer = make_layer(self.base, given.revision, host, made, libjulia, self.progress)
+                    except UserCodeError as error:
+                        raise UserCodeError(f"{file}: {error.message}", error.detail) from error
+                    result.server = self.server
+                    result.take(layer)
+                    self._publish(name, made / "sys.so", result, given.provenance.commit)
+
+            self.with_host(make)
         result.status = "built"
         result.timings["total"] = time.monotonic() - begin
         return result

@@ -1,4 +1,4 @@
-"""The C++ host: compiled at first use, cached by content, and spoken to through its pipes.
+"""The C++ host: compiled at first use, cached by content, and spoken to through its pipes or its server's socket.
 
 The requests and answers are described at the top of `host/main.cpp`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from ... import process
 from ...distribution import Distribution
 from ...errors import InternalError, SetupError
 from ...revision import Delete, Evaluate, Exclude, Include, Move, Step, Unbind, Undocument, Unexport, Unlog
+from ...servers import PATIENCE, READY, greet
 from ...storage import Storage, digest_of
 from ...store import Store
 
@@ -91,19 +93,89 @@ def _compile(compiler: str, sources: Sequence[Path], distribution: Distribution,
         leftover.unlink()
 
 
-class Host:
-    """A running host on one image. Use as a context manager: leaving it ends the process."""
+class HostFailed(InternalError):
+    """A host that a server made came to its end: an ordinary one may do."""
 
-    def __init__(self, program: Path, image: Path, distribution: Distribution) -> None:
-        # Not the terminal: the runtime makes its streams non-blocking.
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the host
+
+class _Own:
+    """A host started for this process."""
+
+    failure: type[InternalError] = InternalError
+
+    def __init__(self, program: Path, image: Path, distribution: Distribution, log: int) -> None:
         self._process = subprocess.Popen(
             [program, image, str(os.getpid()), distribution.standard_libraries],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log,
+            stderr=log,
             start_new_session=True,  # Ctrl-C is for basedev, which ends the host
         )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self.requests, self.answers = self._process.stdin, self._process.stdout
+
+    def ready(self) -> None:
+        """Returns when it can be asked."""
+
+    def how_it_ended(self) -> int | None:
+        """Its exit status, once it has ended; None where that can't be known."""
+        return self._process.wait()
+
+    def end(self, *, waiting: bool) -> None:
+        """Ends it; it is gone then."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self.requests, self.answers):
+            with suppress(BrokenPipeError):
+                stream.close()
+
+
+class _Served:
+    """A host that a warm server made for this process."""
+
+    failure: type[InternalError] = HostFailed
+
+    def __init__(self, connection: socket.socket, log: int) -> None:
+        self._connection = connection
+        self._waiting = True
+        self.requests, self.answers = connection.makefile("wb"), connection.makefile("rb")
+        with suppress(OSError):  # then it is not ready either
+            greet(connection, log)
+
+    def ready(self) -> None:
+        """Returns when it can be asked. Raises OSError when it does not come to that."""
+        if self._waiting:
+            if self.answers.read(1) != READY:
+                raise BrokenPipeError
+            self._connection.settimeout(None)
+            self._waiting = False
+
+    def how_it_ended(self) -> int | None:
+        """Its exit status is its server's to know."""
+        return None
+
+    def end(self, *, waiting: bool) -> None:
+        """Ends it. With `waiting`, it is gone then, and what it was writing is written."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)  # which kills it
+            self._connection.settimeout(PATIENCE)
+            while waiting and self._connection.recv(1 << 16):
+                pass
+        for stream in (self.requests, self.answers, self._connection):
+            with suppress(OSError):
+                stream.close()
+
+
+class Host:
+    """A running host on one image. Use as a context manager: leaving it ends the process."""
+
+    def __init__(
+        self, program: Path, image: Path, distribution: Distribution, served: socket.socket | None = None
+    ) -> None:
+        """With `served`, a connection to the image's server, the host is a child of that."""
+        # Not the terminal: the runtime makes its streams non-blocking.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the host
+        log = self._log.fileno()
+        self._process = _Served(served, log) if served else _Own(program, image, distribution, log)
 
     def __enter__(self) -> Host:
         return self
@@ -111,12 +183,7 @@ class Host:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            with suppress(BrokenPipeError):
-                stream.close()
+        self._process.end(waiting=kind is not None)
         self._log.close()
 
     def facts(self) -> dict[str, Any]:
@@ -201,29 +268,29 @@ class Host:
         return dict(self._ask(b"%s %d\n" % (verb, len(path)), path))
 
     def _ask(self, *parts: bytes) -> Any:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None
+        requests, answers = self._process.requests, self._process.answers
         try:
+            self._process.ready()
             for part in parts:
-                stdin.write(part)
-            stdin.flush()
-            head = stdout.readline()
-            answer = stdout.read(int(head)) if head else b""
-        except (BrokenPipeError, ValueError):
+                requests.write(part)
+            requests.flush()
+            head = answers.readline()
+            answer = answers.read(int(head)) if head else b""
+        except (BrokenPipeError, ConnectionResetError, TimeoutError, ValueError):
             answer = b""
         if not answer:
             raise self._failure()
         return json.loads(answer.decode("utf-8", "surrogateescape"))
 
     def _failure(self) -> InternalError | SetupError:
-        status = self._process.wait()
+        status = self._process.how_it_ended()
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").splitlines()
         said = [line.removeprefix("host: ") for line in lines if line.startswith("host: ")]
-        if full := process.full_disk("\n".join(said or lines), status):
+        if full := process.full_disk("\n".join(said or lines), status or 0):
             return full
-        what = said[-1] if said else f"it {process.how_it_ended(status)}"
-        return InternalError(f"the engine's host failed: {what}", "\n".join(lines[-30:]))
+        what = said[-1] if said else "it ended" if status is None else f"it {process.how_it_ended(status)}"
+        return self._process.failure(f"the engine's host failed: {what}", "\n".join(lines[-30:]))
 
 
 def _encode(steps: Iterable[Step]) -> Iterable[bytes]:

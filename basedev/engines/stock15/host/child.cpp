@@ -13,7 +13,7 @@
 
 // The JIT writes code through a descriptor of /proc/self/mem that it opened once (src/cgmemmgr.cpp,
 // init_self_mem). After a fork that is still the parent's memory: the child would write there.
-static void own_memory_after_fork() {
+void own_memory_after_fork() {
     int fresh = open("/proc/self/mem", O_RDWR | O_SYNC | O_CLOEXEC);
     for (int file = 3; file < 256; file++) {
         char name[64], target[64];

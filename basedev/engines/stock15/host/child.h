@@ -10,3 +10,6 @@ std::string in_child(const std::string &doing, const std::function<std::string()
 
 // The same for several at once.
 std::vector<std::string> in_children(const std::string &doing, const std::vector<std::function<std::string()>> &works);
+
+// For a child made in another way, before it may compile anything: lets the JIT write code into its own memory.
+void own_memory_after_fork();

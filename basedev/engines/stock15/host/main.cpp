@@ -2,12 +2,16 @@
 // standard output. It does what needs the runtime's insides; basedev decides what is to be done.
 //
 //   host IMAGE [PARENT [LIBRARIES]]
+//   host --serve IMAGE LIBRARIES SOCKET IDLE MEMORY
 //
-// PARENT is the id of the process that it is to die with, LIBRARIES the directory of the standard libraries.
+// PARENT is the id of the process that it is to die with, LIBRARIES the directory of the standard libraries. With
+// --serve, it does the same for each client of a socket, on its connection (serve.h).
 //
 // A request is a line of words, some of which are the lengths of byte strings that follow it at once. An answer
 // is a line with its length in bytes, and that many bytes of JSON. Closing standard input ends the host.
 //
+//   client NICENESS UMASK LENGTH LENGTH, limits and environment
+//                                      (of a server only, no answer) takes over the client's surroundings
 //   facts                              versions, the files in the image, sizes of its tables
 //   parse COUNT, then COUNT times a line LENGTH CHECK and a text
 //                                      the statements in source texts (syntax.h); CHECK is 0 or 1
@@ -49,6 +53,7 @@
 #include "layer.h"
 #include "lines.h"
 #include "logging.h"
+#include "serve.h"
 #include "syntax.h"
 
 #include <julia_version.h>
@@ -682,40 +687,29 @@ void start_julia(const char *image) {
     julia_init(JL_IMAGE_CWD);
 }
 
-}  // namespace
+std::string resolved(const char *given) {
+    char *path = realpath(given, nullptr);
+    if (!path)
+        fail(std::string("cannot read ") + given);
+    std::string text = path;
+    free(path);
+    return text;
+}
 
-int main(int argc, char **argv) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (argc < 2 || argc > 4) {
-        fprintf(stderr, "usage: host IMAGE [PARENT [LIBRARIES]]\n");
-        return 2;
-    }
-    if (argc > 2 && getppid() != atoi(argv[2]))
-        _exit(0);  // it died before it could be told to take this process along
-    std::string path;
-    if (char *resolved = realpath(argv[1], nullptr)) {
-        path = resolved;
-        free(resolved);
-    }
-    else {
-        fail(std::string("cannot read ") + argv[1]);
-    }
-    // The runtime takes the standard streams as its own, and evaluated code may use them.
-    requests.file = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
-    answers = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
-    int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    dup2(nothing, STDIN_FILENO);
-    dup2(STDERR_FILENO, STDOUT_FILENO);
-    check_abi();
-    start_julia(path.c_str());
-    Host host(path.c_str(), argc == 4 ? argv[3] : "");
-
+[[noreturn]] void answer_requests(Host &host) {
     for (;;) {
         std::istringstream words(requests.line());
         std::string verb;
         size_t number = 0;
         words >> verb >> number;
-        if (verb == "facts")
+        if (verb == "client") {
+            unsigned mask = 0;
+            size_t limits = 0, environment = 0;
+            words >> mask >> limits >> environment;
+            std::string allowed = requests.bytes(limits);
+            live_like_client((int)number, mask, allowed, requests.bytes(environment));
+        }
+        else if (verb == "facts")
             host.facts();
         else if (verb == "parse")
             host.parse(take_texts(number));
@@ -768,4 +762,37 @@ int main(int argc, char **argv) {
         else
             fail("an unknown request: " + verb);
     }
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    if (argc == 7 && !strcmp(argv[1], "--serve")) {
+        const int listener = detach();
+        std::string path = resolved(argv[2]);
+        check_abi();
+        start_julia(path.c_str());
+        Host host(path.c_str(), argv[3]);
+        const Serving serving = {path, argv[4], atol(argv[5]), atol(argv[6])};
+        requests.file = answers = serve(serving, listener);
+        answer_requests(host);
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (argc < 2 || argc > 4) {
+        fprintf(stderr, "usage: host IMAGE [PARENT [LIBRARIES]], or --serve IMAGE LIBRARIES SOCKET IDLE MEMORY\n");
+        return 2;
+    }
+    if (argc > 2 && getppid() != atoi(argv[2]))
+        _exit(0);  // it died before it could be told to take this process along
+    std::string path = resolved(argv[1]);
+    // The runtime takes the standard streams as its own, and evaluated code may use them.
+    requests.file = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+    answers = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+    int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    dup2(nothing, STDIN_FILENO);
+    dup2(STDERR_FILENO, STDOUT_FILENO);
+    check_abi();
+    start_julia(path.c_str());
+    Host host(path.c_str(), argc == 4 ? argv[3] : "");
+    answer_requests(host);
 }

@@ -1,0 +1,38 @@
+"""`basedev serve`: the warm servers, which builds start and use by themselves."""
+
+from __future__ import annotations
+
+from ..checkout import Checkout
+from ..engines.stock15.baseimage import Progress
+from ..errors import SetupError
+from ..servers import Server, Servers
+from ..storage import Storage
+from .build import Builder
+from .initialise import adopted_base
+
+
+def start(checkout: Checkout, storage: Storage, progress: Progress) -> Server:
+    """Starts the server on a checkout's base image, unless it runs. Raises SetupError when it can't."""
+    builder = Builder(checkout, storage, progress, server=True)
+    if connection := builder.served():
+        connection.close()
+    found = [one for one in Servers(storage).running() if one.base_id == builder.base.id]
+    if not found:
+        raise SetupError(f"no server can be started: {builder.server}")
+    return found[0]
+
+
+def servers_of(checkout: Checkout | None, storage: Storage, progress: Progress) -> list[Server]:
+    """The servers that run on a checkout's base image; None: all of the cache directory."""
+    servers = Servers(storage)
+    servers.sweep()
+    found = servers.running()
+    if checkout is None:
+        return found
+    base = adopted_base(checkout, storage, progress)
+    return [one for one in found if one.base_id == base.id]
+
+
+def stop(servers: list[Server], storage: Storage) -> None:
+    """Ends servers. Builds that they have begun go on."""
+    Servers(storage).stop(*servers)
