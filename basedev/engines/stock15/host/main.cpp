@@ -242,13 +242,14 @@ public:
         delta.reset(new Delta(image));
         docstrings.reset(new Docstrings(image));
         started_in = enter_newest_world();
-        method_tables(image);  // found here, it is known to all children
+        image.all_of(jl_module_type);  // found here, they are known to all children
+        method_tables(image);
     }
 
     // Finds out what any edit will ask for, as far as it is no matter of the runtime's.
     void warm() const {
-        for (jl_datatype_t *type : {jl_module_type, jl_method_type, jl_method_instance_type, jl_code_instance_type,
-                                    jl_datatype_type, jl_linenumbernode_type})
+        for (jl_datatype_t *type : {jl_method_type, jl_method_instance_type, jl_code_instance_type, jl_datatype_type,
+                                    jl_linenumbernode_type})
             image.all_of(type);
     }
 
