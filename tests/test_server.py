@@ -255,8 +255,8 @@ def test_its_memory_stays_flat(cold: Bench) -> None:
 
 
 def test_images_are_those_of_an_ordinary_host(cold: Bench) -> None:
-    """Byte for byte, where objects have the same addresses in each process (`setarch -R`), which their order in an image
-    depends on."""
+    """Byte for byte, where objects have the same addresses in each process (`setarch -R`): their order in an image
+    depends on these."""
     cold.edit(UTIL, "function chomp(s::AbstractString)", "function chomp(text::AbstractString, s = text)")
     cold.append(UTIL, "\nsame(x) = (sum(sin, x), string(x))\n")
     images, served = [], []

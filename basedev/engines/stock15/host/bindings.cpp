@@ -108,7 +108,7 @@ void write_users(Json &json, const Image &image, jl_module_t *module, jl_sym_t *
     jl_binding_t *binding = own_binding(module, name);
     References references(module, name, binding ? binding->value : nullptr);
     json.open('{').key("modules").open('[');
-    for (jl_value_t *object : image.objects_of(jl_module_type)) {
+    for (jl_value_t *object : image.all_of(jl_module_type)) {
         auto *user = (jl_module_t *)object;
         if (user == module || jl_binding_owner(user, name) == (jl_value_t *)module)
             json.string(module_text(user));
@@ -131,7 +131,7 @@ void write_users(Json &json, const Image &image, jl_module_t *module, jl_sym_t *
 }
 
 void BindingSnapshot::for_each(const std::function<void(jl_module_t *, jl_binding_t *)> &visit) const {
-    for (jl_value_t *object : image.objects_of(jl_module_type)) {
+    for (jl_value_t *object : image.all_of(jl_module_type)) {
         auto *module = (jl_module_t *)object;
         void **table = module->bindings.table;
         for (size_t i = 1; i < module->bindings.size; i += 2)

@@ -37,7 +37,7 @@ void unlink(jl_code_instance_t *code) {
 }  // namespace
 
 Cutoff::Cutoff(const Image &image) : image(image) {
-    for (jl_value_t *object : image.objects_of(jl_method_instance_type))
+    for (jl_value_t *object : image.all_of(jl_method_instance_type))
         if (jl_array_t *edges = ((jl_method_instance_t *)object)->backedges)
             callers[(jl_method_instance_t *)object] = edges;
     for (jl_methtable_t *table : method_tables(image)) {
@@ -183,7 +183,7 @@ void Cutoff::begin(const MethodChanges &changes, const Dependencies &dependencie
         for (auto &edge : missing[table.first])
             if (meets_new(table.second, edge.first))
                 affect(edge.second);
-    for (jl_value_t *object : image.objects_of(jl_method_instance_type)) {
+    for (jl_value_t *object : image.all_of(jl_method_instance_type)) {
         auto *instance = (jl_method_instance_t *)object;
         if (!jl_is_method(instance->def.value) || gone.count(instance->def.method))
             continue;

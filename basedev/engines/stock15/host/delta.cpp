@@ -10,7 +10,7 @@ Delta::Delta(const Image &image) : image(image), cutoff(image), since(jl_get_wor
     for (jl_code_instance_t *code : image.order)
         if (code->max_world == ALWAYS)
             valid.push_back(code);
-    for (jl_value_t *code : image.objects_of(jl_code_instance_type))
+    for (jl_value_t *code : image.all_of(jl_code_instance_type))
         if (((jl_code_instance_t *)code)->max_world == ALWAYS)
             valid_inferred.push_back((jl_code_instance_t *)code);
 }
@@ -121,7 +121,7 @@ std::string Delta::changed_pure_result(const std::vector<jl_method_instance_t *>
     return in_child("comparing the results of @pure methods", [&]() -> std::string {
         jl_gc_enable(0);
         std::vector<jl_value_t *> plain_types;
-        for (jl_value_t *object : image.objects_of(jl_datatype_type)) {
+        for (jl_value_t *object : image.all_of(jl_datatype_type)) {
             auto *type = (jl_datatype_t *)object;
             if (type->isconcretetype && type->isbitstype && type->size > 0 && jl_svec_len(type->parameters) == 0)
                 plain_types.push_back(object);
@@ -232,7 +232,7 @@ void Delta::for_each_specialization(const std::function<void(jl_method_instance_
         if (instance->def.method->source || instance->def.method->generator)
             visit(instance);
     };
-    for (jl_value_t *object : image.objects_of(jl_method_instance_type))
+    for (jl_value_t *object : image.all_of(jl_method_instance_type))
         visit_once(object);
     for_each_method(image, [&](jl_methtable_t *, jl_typemap_entry_t *entry) {
         jl_svec_t *specializations = jl_is_method(entry->func.value) ? entry->func.method->specializations : nullptr;

@@ -128,7 +128,7 @@ void Docstrings::forget(jl_module_t *module, const std::string &file, long from,
 
 void Docstrings::move(const std::string &file, long from, long to, long by) {
     NoCollection none;
-    for (jl_value_t *module : image.objects_of(jl_module_type))
+    for (jl_value_t *module : image.all_of(jl_module_type))
         for_each((jl_module_t *)module, [&](jl_value_t *, jl_value_t *, jl_value_t *several) {
             for (auto &entry : pairs(docs_of(several))) {
                 jl_value_t *docstring = entry.second;
@@ -156,7 +156,7 @@ void Docstrings::settle() {
         return found == rank.end() ? rank.size() : found->second;
     };
     settle_modules(rank_of);
-    for (jl_value_t *module : image.objects_of(jl_module_type))
+    for (jl_value_t *module : image.all_of(jl_module_type))
         for_each((jl_module_t *)module, [&](jl_value_t *, jl_value_t *, jl_value_t *several) {
             jl_array_t *order = order_of(several);
             struct Entry {

@@ -13,7 +13,7 @@ jl_module_t *find_module(const Image &image, const std::string &name) {
     else if (first == "Base")
         module = jl_base_module;
     else  // a stdlib: its own parent, and bound nowhere
-        for (jl_value_t *candidate : image.objects_of(jl_module_type)) {
+        for (jl_value_t *candidate : image.all_of(jl_module_type)) {
             auto *root = (jl_module_t *)candidate;
             if (root->parent == root && first == jl_symbol_name(root->name))
                 module = root;

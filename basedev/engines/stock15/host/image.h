@@ -33,6 +33,11 @@ public:
     void *at(uint32_t offset) const { return data + offset; }
     // Every object of exactly this type in the image.
     std::vector<jl_value_t *> objects_of(jl_datatype_t *type) const;
+    // The same, looked for once only: what is in the image stays there, and keeps its type.
+    const std::vector<jl_value_t *> &all_of(jl_datatype_t *type) const {
+        auto found = kept.find(type);
+        return (found == kept.end() ? kept.emplace(type, objects_of(type)).first : found)->second;
+    }
     void for_each_object(const std::function<void(jl_value_t *)> &visit) const;
 
     // Whether a heap that was serialized from this process still gives each slot of the image a value, and each
@@ -40,6 +45,7 @@ public:
     std::string what_is_missing(const char *heap) const;
 
 private:
+    mutable std::unordered_map<jl_datatype_t *, std::vector<jl_value_t *>> kept;
     std::vector<bool> filled_gvars, filled_fvars;
     char *data = nullptr;      // the image's objects in memory
     size_t objects_size = 0;   // of which this many bytes are objects

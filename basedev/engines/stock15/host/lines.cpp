@@ -114,11 +114,11 @@ void Lines::settle(const Image &image) {
             found = moves.count((jl_sym_t *)jl_array_ptr_ref(method->roots, i)) != 0;
         return found;
     };
-    for (jl_value_t *object : image.objects_of(jl_method_type))
+    for (jl_value_t *object : image.all_of(jl_method_type))
         if (concerns((jl_method_t *)object))
             settle((jl_method_t *)object);
     // Native code of macros has what they quote as objects.
-    for (jl_value_t *object : image.objects_of(jl_linenumbernode_type))
+    for (jl_value_t *object : image.all_of(jl_linenumbernode_type))
         if (jl_is_symbol(jl_linenode_file(object)))
             *(int64_t *)object += shift((jl_sym_t *)jl_linenode_file(object), jl_linenode_line(object));
     moves.clear();

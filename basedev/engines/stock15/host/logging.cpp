@@ -25,7 +25,7 @@ void collect_symbols(jl_method_t *method, std::unordered_set<jl_value_t *> &foun
 void free_log_ids(const Image &image, const std::string &file, long from, long to) {
     std::unordered_set<jl_value_t *> symbols;  // these are never collected
     jl_sym_t *name = jl_symbol(file.c_str());
-    for (jl_value_t *object : image.objects_of(jl_method_type)) {
+    for (jl_value_t *object : image.all_of(jl_method_type)) {
         auto *method = (jl_method_t *)object;
         if (method->file == name && from <= method->line && method->line <= to)
             collect_symbols(method, symbols);

@@ -245,6 +245,15 @@ public:
         delta.reset(new Delta(image));
         docstrings.reset(new Docstrings(image));
         started_in = enter_newest_world();
+        image.all_of(jl_module_type);  // found here, they are known to all children
+        method_tables(image);
+    }
+
+    // Finds out what any edit will ask for, as far as it is no matter of the runtime's.
+    void warm() const {
+        for (jl_datatype_t *type : {jl_method_type, jl_method_instance_type, jl_code_instance_type, jl_datatype_type,
+                                    jl_linenumbernode_type})
+            image.all_of(type);
     }
 
     void facts() {
@@ -564,7 +573,7 @@ private:
             return;
         static jl_method_t *keeper = nullptr;
         if (!keeper)
-            for (jl_value_t *candidate : image.objects_of(jl_method_type))
+            for (jl_value_t *candidate : image.all_of(jl_method_type))
                 if (!keeper && ((jl_method_t *)candidate)->roots)
                     keeper = (jl_method_t *)candidate;
         JL_GC_PUSH1(&value);
@@ -774,6 +783,7 @@ int main(int argc, char **argv) {
         start_julia(path.c_str());
         Host host(path.c_str(), argv[3]);
         const Serving serving = {path, argv[4], atol(argv[5]), atol(argv[6])};
+        host.warm();
         requests.file = answers = serve(serving, listener);
         answer_requests(host);
     }

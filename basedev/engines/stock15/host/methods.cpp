@@ -52,7 +52,7 @@ private:
 
 // Function types that were made after the image was loaded are bound in their modules under their names.
 void for_each_new_table(const Image &image, const std::function<void(jl_methtable_t *)> &visit) {
-    auto modules = image.objects_of(jl_module_type);
+    auto modules = image.all_of(jl_module_type);
     for (size_t next = 0; next < modules.size(); next++) {
         auto *module = (jl_module_t *)modules[next];
         void **table = module->bindings.table;
@@ -79,7 +79,7 @@ void for_each_new_table(const Image &image, const std::function<void(jl_methtabl
 
 std::vector<jl_methtable_t *> method_tables(const Image &image) {
     std::vector<jl_methtable_t *> tables;
-    for (jl_value_t *table : image.objects_of(core_type("MethodTable")))
+    for (jl_value_t *table : image.all_of(core_type("MethodTable")))
         tables.push_back((jl_methtable_t *)table);
     return tables;
 }
