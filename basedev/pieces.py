@@ -116,5 +116,7 @@ def _at_blocks(piece: Range, position: int) -> list[Range]:
         return [piece]
     places = [piece.offset, first, last, end]
     return [
-        Range(piece.path, begin, until - begin) for begin, until in zip(places, places[1:], strict=False) if until > begin
+        Range(piece.path, begin, until - begin)
+        for begin, until in zip(places, places[1:], strict=False)
+        if until > begin
     ]

@@ -210,6 +210,23 @@ class Layout:
         """The names of groups that are not loaded."""
         return [name for name, group in self.groups.items() if not group.flags & ALLOC]
 
+    def group_of(self, unit: int, section: int) -> str | None:
+        """The group that a section of an object is in."""
+        return self._where.get((unit, section), (None,))[0]
+
+    @property
+    def frames(self) -> int:
+        """How many functions have a description of their stack frames."""
+        return len(self.frame_table({FRAMES: self._unrelocated_frames()}, {FRAMES: 0}))
+
+    def frame_table(self, contents: Mapping[str, bytes], places: Mapping[str, int]) -> list[tuple[int, int]]:
+        """What the search table of stack frames has, by address: see `frame_descriptions`."""
+        found = []
+        for unit, number, offset in self.groups[FRAMES].members if FRAMES in self.groups else ():
+            part = contents[FRAMES][offset : offset + self.objects[unit].sections[number].size]
+            found += frame_descriptions(part, places[FRAMES] + offset)
+        return sorted(found)
+
     def symbol_value(self, unit: int, symbol: Symbol, places: Mapping[str, int]) -> int | None:
         """Where a symbol of an object is when the groups are at `places`; None for what is elsewhere."""
         if symbol.section == ABSOLUTE:
@@ -263,6 +280,13 @@ class Layout:
             stubs += (STUB + _signed(target - (at + len(STUB) + 4))).ljust(STUB_SIZE, b"\xcc")
         assert len(dynamic) == self.dynamic_relocations
         return Relocated({name: bytes(made) for name, made in contents.items()}, stubs, bytes(slots), dynamic)
+
+    def _unrelocated_frames(self) -> bytes:
+        made = b""
+        for unit, number, offset in self.groups[FRAMES].members if FRAMES in self.groups else ():
+            one = self.objects[unit]
+            made = made.ljust(offset, b"\0") + one.contents(one.sections[number])
+        return made
 
     def _place(self, unit: int, one: ObjectFile) -> None:
         for number, section in enumerate(one.sections):
@@ -389,7 +413,9 @@ class Layout:
                     raise NeedsLinker("a relocation out of reach")
                 made[offset : offset + 4] = (value + addend).to_bytes(4, "little")
             elif kind == PC64:
-                made[offset : offset + 8] = ((value + addend - (at + offset)) & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little")
+                made[offset : offset + 8] = ((value + addend - (at + offset)) & 0xFFFFFFFFFFFFFFFF).to_bytes(
+                    8, "little"
+                )
             else:
                 made[offset : offset + 4] = _signed(value + addend - (at + offset))
 
@@ -437,7 +463,7 @@ def frame_descriptions(contents: bytes, address: int) -> list[tuple[int, int]]:
             position += 4 + length
     except (struct.error, IndexError, ValueError) as error:
         raise NeedsLinker("descriptions of stack frames that are cut short") from error
-    return sorted(found)
+    return found
 
 
 def _check_encoding(information: bytes) -> None:
