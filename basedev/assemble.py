@@ -1,9 +1,9 @@
 """A linked image + new object files + a heap -> a system image, without a linker.
 
-What is loaded of the linked image is copied to the same place, in the file and in memory. Behind it come new segments: one that
-is read only (symbols, relocations, tables, constants), new code, new data, and the heap. What is not loaded (symbols for
-debuggers, debug information) comes last, old and new together. `docs/assembly.md` has the picture and says why this is what
-a linker makes.
+What is loaded of the linked image is copied to the same place, in the file and in memory. Behind it come new segments:
+one that is read only (symbols, relocations, tables, constants), new code, new data, and the heap. What is not loaded
+(symbols for debuggers, debug information) comes last, old and new together. `docs/assembly.md` has the picture, and says
+why this is what a linker makes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from . import relocate
 from .elf import jump
@@ -230,9 +231,9 @@ class _Assembly:
             library, version = self.library_names()[name]
             index = 1  # of no version
             if library is not None and version is not None:
-                known = (one.index for one in needed if (one.file, one.name) == (library, version))
-                index = next(known, 1 + max((one.index for one in needed), default=1))
-                if all(one.index != index for one in needed):
+                known = (one.number for one in needed if (one.file, one.name) == (library, version))
+                index = next(known, 1 + max((one.number for one in needed), default=1))
+                if all(one.number != index for one in needed):
                     needed.append(NeededVersion(library, version, 0, index))
             self.import_versions.append(index)
         self.import_names = [self.strings.add(name) for name in self.imports]
@@ -246,7 +247,7 @@ class _Assembly:
             for one in names:
                 following = 0 if one is names[-1] else NEEDED_NAME.size
                 name_at = self.strings.add(one.name)
-                self.needed += NEEDED_NAME.pack(_hash(one.name), one.flags, one.index, name_at, following)
+                self.needed += NEEDED_NAME.pack(_hash(one.name), one.flags, one.number, name_at, following)
 
     # ---- places ----
 
@@ -305,7 +306,7 @@ class _Assembly:
     def _number(self, name: str) -> int:
         return next(n for n, one in enumerate(self.sections) if one.name == name)
 
-    def _change(self, name: str, **fields: int) -> None:
+    def _change(self, name: str, **fields: Any) -> None:
         number = self._number(name)
         self.sections[number] = self.sections[number]._replace(**fields)
 
@@ -389,7 +390,7 @@ class _Assembly:
             self._put(self.slots_at, self.relocated.slots)
 
     def _fill_unloaded(self) -> None:
-        """What debuggers and stack traces read. Each section begins with a page, so that it can be shared between files."""
+        """What debuggers and stack traces read. Each section begins with a page, to be shared between files."""
         symtab = self.base.section(".symtab")
         local = symtab.info * SYMBOL.size
         strings = self.base.section(".strtab").size
@@ -526,8 +527,8 @@ def _program_header(one: Segment) -> bytes:
 def _moved_hash(table: bytes, by: int) -> bytes:
     """A GNU hash table for the same symbols with numbers that are higher.
 
-    It has four words (buckets, the first symbol in it, words of the filter, shift), the filter, the buckets with the number
-    of each chain's first symbol, and the chains.
+    It has four words (buckets, the first symbol in it, words of the filter, shift), the filter, the buckets with the
+    number of each chain's first symbol, and the chains.
     """
     buckets, first, words, shift = struct.unpack_from("<4I", table)
     begin = 16 + 8 * words

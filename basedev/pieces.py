@@ -117,6 +117,6 @@ def _at_blocks(piece: Range, position: int) -> list[Range]:
     places = [piece.offset, first, last, end]
     return [
         Range(piece.path, begin, until - begin)
-        for begin, until in zip(places, places[1:], strict=False)
+        for begin, until in zip(places[:-1], places[1:], strict=True)
         if until > begin
     ]

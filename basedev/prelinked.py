@@ -1,7 +1,7 @@
 """A linked image as a ground to build on: what has to be known of it so that no linker is needed for what is added.
 
-It is found out once, when the base image is made, and kept with it. All that is loaded of such an image stays at its place
-in memory and in the file; what grows (symbols, relocations, tables, the heap) is written anew behind it.
+It is found out once, when the base image is made, and kept with it. All that is loaded of such an image stays at its
+place in memory and in the file; what grows (symbols, relocations, tables, the heap) is written anew behind it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 from .pieces import Piece, Range
 from .relocate import ALLOC, NOBITS, RELOCATION, SYMBOL, UNDEFINED, NeedsLinker, Section, Symbol, align
@@ -54,7 +54,8 @@ class NeededVersion(NamedTuple):
     file: str
     name: str
     flags: int
-    index: int
+    number: int
+    """By which symbols refer to it."""
 
 
 @dataclass(frozen=True)
@@ -213,15 +214,13 @@ def library_names(libraries: Iterable[Path]) -> dict[str, tuple[str, str | None]
 
     Of several libraries with a name, the first has it.
     """
-    from elftools.elf.dynamic import DynamicSection
     from elftools.elf.elffile import ELFFile
 
     found: dict[str, tuple[str, str | None]] = {}
     for path in libraries:
         with path.open("rb") as file:
-            elf = ELFFile(file)
+            elf: Any = ELFFile(file)
             dynamic = elf.get_section_by_name(".dynamic")
-            assert isinstance(dynamic, DynamicSection)
             (name,) = [tag.soname for tag in dynamic.iter_tags("DT_SONAME")]
             versions, definitions = elf.get_section_by_name(".gnu.version"), elf.get_section_by_name(".gnu.version_d")
             names = {}
@@ -239,11 +238,11 @@ def library_names(libraries: Iterable[Path]) -> dict[str, tuple[str, str | None]
     return found
 
 
-def _program_headers(elf: object) -> Iterable[Mapping[str, int]]:
+def _program_headers(elf: Any) -> Iterable[Mapping[str, int]]:
     """With types as numbers, which pyelftools gives as names."""
     from elftools.elf.enums import ENUM_P_TYPE_BASE
 
-    for one in elf.iter_segments():  # type: ignore[attr-defined]
+    for one in elf.iter_segments():
         yield {**one.header, "p_type": ENUM_P_TYPE_BASE.get(one["p_type"], one["p_type"])}
 
 
@@ -252,7 +251,7 @@ def _segment(header: Mapping[str, int]) -> Segment:
     return Segment(*(int(header[name]) for name in names))
 
 
-def _section(name: str, header: Mapping[str, int | str]) -> Section:
+def _section(name: str, header: Mapping[str, Any]) -> Section:
     from elftools.elf.enums import ENUM_SH_TYPE_AMD64
 
     names = ("flags", "addr", "offset", "size", "link", "info", "addralign", "entsize")
@@ -260,9 +259,9 @@ def _section(name: str, header: Mapping[str, int | str]) -> Section:
     return Section(name, int(type_), *(int(header[f"sh_{one}"]) for one in names))
 
 
-def _contents(file: object, section: Section) -> bytes:
-    file.seek(section.offset)  # type: ignore[attr-defined]
-    return bytes(file.read(section.size))  # type: ignore[attr-defined]
+def _contents(file: IO[bytes], section: Section) -> bytes:
+    file.seek(section.offset)
+    return file.read(section.size)
 
 
 def _symbols(table: bytes, strings: bytes) -> tuple[Symbol, ...]:

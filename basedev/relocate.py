@@ -260,16 +260,14 @@ class Layout:
                     self._apply(unit, number, relocations, values, contents, places, stubs_at, slots_at, dynamic)
         slots = bytearray(SLOT_SIZE * len(self.slots))
         for what, number in self.slots.items():
-            name = what if isinstance(what, str) else None
-            value = None
-            if name is None:
-                assert isinstance(what, tuple)
-                value = self._value(what[0], self.objects[what[0]].symbols[what[1]], places)
-            elif name not in self.imports:
-                value = self._address_of_name(name, places)
             at = slots_at + SLOT_SIZE * number
+            if isinstance(what, str):
+                value = self._address_of_name(what, places)
+            else:
+                value = self._value(what[0], self.objects[what[0]].symbols[what[1]], places)
             if value is None:
-                dynamic.append(DynamicRelocation(at, GLOB_DAT, name, 0))
+                assert isinstance(what, str) and what in self.imports
+                dynamic.append(DynamicRelocation(at, GLOB_DAT, what, 0))
             else:
                 dynamic.append(DynamicRelocation(at, RELATIVE, None, value))
                 struct.pack_into("<Q", slots, SLOT_SIZE * number, value)
@@ -467,7 +465,7 @@ def frame_descriptions(contents: bytes, address: int) -> list[tuple[int, int]]:
 
 
 def _check_encoding(information: bytes) -> None:
-    """`information` is what follows the zero in a CIE: version, augmentation, three numbers, the augmentation's data."""
+    """`information` is what follows the zero in a CIE: version, augmentation, three numbers, data."""
     end = information.index(0, 1)
     augmentation, position = information[1:end], end + 1
     for _ in range(2):  # factors of code and data
