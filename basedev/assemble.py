@@ -2,8 +2,8 @@
 
 What is loaded of the linked image is copied to the same place, in the file and in memory. Behind it come new segments:
 one that is read only (symbols, relocations, tables, constants), new code, new data, and the heap. What is not loaded
-(symbols for debuggers, debug information) comes last, old and new together. `docs/assembly.md` has the picture, and says
-why this is what a linker makes.
+(symbols for debuggers, debug information) comes last, old and new together. `docs/assembly.md` has the picture, and
+says why this is what a linker makes.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ from .relocate import (
 )
 
 MOST_NEW_SEGMENTS = 4
+LOADED = ALLOC | WRITE | EXECUTE
+"""Flags of sections that matter to the loader."""
 
 PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 DT_STRTAB, DT_SYMTAB, DT_RELA, DT_RELASZ, DT_STRSZ = 5, 6, 7, 8, 10
@@ -297,7 +299,7 @@ class _Assembly:
     def _add_groups(self, *names: str) -> None:
         for name in names:
             if group := self.layout.groups.get(name):
-                self.places[name] = self._add(f".layer{name}", group.flags, group.size, group.alignment)
+                self.places[name] = self._add(f".layer{name}", group.flags & LOADED, group.size, group.alignment)
 
     def _offset(self, address: int) -> int:
         region = next(one for one in reversed(self.regions) if one.address <= address)

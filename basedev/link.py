@@ -21,6 +21,9 @@ from .errors import InternalError, SetupError
 LINKERS = ("mold", "lld", "gold", "bfd")
 """In the order of their speed on a 180 MB image; whatever is installed is used."""
 
+LIBRARIES = {"m": "libm.so.6", "c": "libc.so.6", "gcc_s": "libgcc_s.so.1"}
+"""What images are linked with besides libjulia, as `-l` takes it, and the files that have it."""
+
 UNIQUE_MARGIN = 1 << 24
 """Names that the JIT makes start behind those of the image (jl_globalUnique), whatever layers added."""
 
@@ -118,6 +121,16 @@ def linker() -> str:
     raise SetupError("no linker found; install the package binutils (or, faster, mold or lld)")
 
 
+def libraries(libjulia: Path) -> list[Path]:
+    """The files of the libraries that images are linked with, in the order in which names are looked for."""
+    found = [libjulia]
+    for name in LIBRARIES.values():
+        path = Path(process.run(["gcc", f"-print-file-name={name}"]).strip())
+        if path.is_absolute():  # otherwise gcc does not know it
+            found.append(path)
+    return found
+
+
 def link_image(
     output: Path,
     objects: Sequence[Path],
@@ -146,7 +159,7 @@ def link_image(
     command: list[str | Path] = ["gcc", "-shared", "-nostdlib", f"-fuse-ld={linker()}"]
     command += [f"-Wl,--version-script={exports}", "-Wl,-z,noexecstack", "-Wl,--build-id=none", "-o", output]
     command += ["-Wl,--hash-style=gnu", "-Wl,--eh-frame-hdr"]
-    command += [*objects, tables_object, *([heap] if heap else []), libjulia, "-lm", "-lc", "-lgcc_s"]
+    command += [*objects, tables_object, *([heap] if heap else []), libjulia, *(f"-l{name}" for name in LIBRARIES)]
     process.run(command, env=temporary, log=log)
     if not output.exists():
         raise InternalError(f"the linker made no {output.name}")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -115,8 +116,4 @@ def _at_blocks(piece: Range, position: int) -> list[Range]:
     if piece.length < WORTH_SPLITTING or (piece.offset - position) % BLOCK:
         return [piece]
     places = [piece.offset, first, last, end]
-    return [
-        Range(piece.path, begin, until - begin)
-        for begin, until in zip(places[:-1], places[1:], strict=True)
-        if until > begin
-    ]
+    return [Range(piece.path, begin, until - begin) for begin, until in pairwise(places) if until > begin]

@@ -231,7 +231,7 @@ def library_names(libraries: Iterable[Path]) -> dict[str, tuple[str, str | None]
                     continue
                 if symbol["st_info"]["type"] == "STT_TLS":
                     continue
-                index = versions.get_symbol(number)["ndx"] if versions else 1
+                index: Any = versions.get_symbol(number)["ndx"] if versions else 1
                 index = {"VER_NDX_LOCAL": 0, "VER_NDX_GLOBAL": 1}.get(index, index)
                 if index and not index & 0x8000:  # neither local nor an old version
                     found.setdefault(symbol.name, (name, names[index] if index > 1 else None))

@@ -31,7 +31,18 @@ from .initialise import adopted_base
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
-    **dict.fromkeys(("new_code_reason", "no_cutoff_reason", "invalidated", "reinferred", "recompiled", "peak_memory")),
+    **dict.fromkeys(
+        (
+            "linker",
+            "linker_reason",
+            "new_code_reason",
+            "no_cutoff_reason",
+            "invalidated",
+            "reinferred",
+            "recompiled",
+            "peak_memory",
+        )
+    ),
     **{"collected": [], "timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
@@ -64,6 +75,10 @@ class Result:
     no_cutoff_reason: str | None = None
     """Why all that Julia invalidated is compiled anew although less might do, if so."""
     recompiled: int | None = None
+    linker: str | None = None
+    """What linked the image, "none" if it was put together without one."""
+    linker_reason: str | None = None
+    """Why a linker was needed for a chained image, if so."""
     peak_memory: int | None = None
     collected: tuple[str, ...] = ()
     """Images that were removed for this one, so that all keep to the budget."""
@@ -93,6 +108,8 @@ class Result:
             "invalidated": self.invalidated,
             "reinferred": self.reinferred,
             "recompiled": self.recompiled,
+            "linker": self.linker,
+            "linker_reason": self.linker_reason,
             "peak_memory": self.peak_memory,
             "collected": list(self.collected),
             "timings": {step: round(seconds, 4) for step, seconds in self.timings.items()},
@@ -223,6 +240,7 @@ class Builder:
             result.definitions = revision.definitions
             result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
             result.reinferred, result.no_cutoff_reason = layer.reinferred, layer.no_cutoff_reason
+            result.linker, result.linker_reason = layer.linker, layer.linker_reason
             result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
             self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
 

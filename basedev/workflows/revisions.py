@@ -153,6 +153,7 @@ class Reviser(Builder):
                 result.timings.update(layer.timings)
                 result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
                 result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
+                result.linker, result.linker_reason = layer.linker, layer.linker_reason
                 self._publish(name, made / "sys.so", result, given.provenance.commit)
         result.status = "built"
         result.timings["total"] = time.monotonic() - begin

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ... import elf
 from ...errors import UserCodeError
-from ...link import ImageTables, link_image
 from ...revision import Evaluate, Revision, Step
 from .baseimage import BaseImage
 from .host_program import Host
+from .imagefile import make_image
 
 Progress = Callable[[str, float], None]
 
@@ -36,6 +35,10 @@ class Layer:
     """CodeInstances with new native code."""
     new_code_reason: str | None
     """Why no native code of the base image could be kept, if none was."""
+    linker: str
+    """What linked the image, or "none"."""
+    linker_reason: str | None
+    """Why one was needed, if so."""
     peak_memory: int
     """Of the host, in bytes."""
     timings: dict[str, float]
@@ -80,11 +83,7 @@ def make_layer(
     check(parts)
     compiled = time.monotonic()
     progress("linking", 0.7)
-    tables = ImageTables(parts["fvars"], parts["gvars"], base.tables.target)
-    kept = () if parts["new_code_reason"] else base.objects
-    objects = [*kept, *map(Path, parts["objects"])]
-    link_image(made / "sys.so", objects, Path(parts["heap"]), tables, libjulia=libjulia, workdir=work)
-    elf.redirect(made / "sys.so", parts["replaced"])
+    image = make_image(made / "sys.so", base, parts, libjulia, work)
     linked = time.monotonic()
     inner = parts["timings"]
     return Layer(
@@ -93,6 +92,8 @@ def make_layer(
         no_cutoff_reason=parts["no_cutoff_reason"] or None,
         recompiled=parts.get("recompiled", 0),
         new_code_reason=parts["new_code_reason"] or None,
+        linker=image.linker,
+        linker_reason=image.linker_reason,
         peak_memory=parts["peak_kib"] * 1024,
         timings={
             "evaluate": evaluated - begin,
