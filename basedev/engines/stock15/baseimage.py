@@ -34,7 +34,7 @@ from ..full import compiler_files
 from .host_program import SOURCES, Host, host_program
 from .parsed import Kept, keep
 
-CONTENTS = "5"
+CONTENTS = "5-assembled"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = ("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp", "dependencies.cpp")
 """The host's sources on which a base image depends."""
