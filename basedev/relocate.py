@@ -28,6 +28,8 @@ OBJECT, FUNCTION, SECTION, FILE = 1, 2, 3, 4
 TEXT, RODATA, FRAMES, DATA, BSS = ".text", ".rodata", ".eh_frame", ".data", ".bss"
 """The groups of sections that are loaded. Debug information has one for each name."""
 
+LARGEST_ALIGNMENT, MOST_ZEROS = 4096, 1 << 28
+
 STUB = b"\xff\x25"
 """`jmp *offset(%rip)`, before its offset; with padding, 16 bytes."""
 STUB_SIZE, SLOT_SIZE = 16, 8
@@ -90,7 +92,7 @@ class ObjectFile:
         self.data = path.read_bytes()
         try:
             self._read()
-        except (struct.error, IndexError, ValueError) as error:
+        except (struct.error, IndexError, ValueError, OverflowError) as error:
             raise NeedsLinker(f"{path.name} is no whole object file ({error})") from error
 
     def _read(self) -> None:
@@ -420,6 +422,10 @@ class Layout:
 
 def _group_of(one: ObjectFile, section: Section) -> str | None:
     """The group that a section belongs to, None when it is left out."""
+    if section.alignment > LARGEST_ALIGNMENT or section.alignment & (section.alignment - 1):
+        raise NeedsLinker(f"{one.path.name} has a section {section.name} of unusual alignment")
+    if section.type == NOBITS and section.size > MOST_ZEROS:
+        raise NeedsLinker(f"{one.path.name} has a section {section.name} of unusual size")
     flags = section.flags & ~(MERGE | STRINGS | INFO_LINK)
     if section.type in (0, SYMTAB, STRTAB, RELA):
         return None

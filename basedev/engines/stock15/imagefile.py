@@ -13,6 +13,7 @@ from ...assemble import Contents, assemble
 from ...link import ImageTables, link_image, linker
 from ...pieces import Range
 from ...relocate import NeedsLinker
+from ...storage import disk_errors
 from .baseimage import BaseImage
 
 FORCED = "BASEDEV_LINK"
@@ -32,7 +33,7 @@ class Made:
 def make_image(output: Path, base: BaseImage, parts: Mapping[str, Any], libjulia: Path, work: Path) -> Made:
     """Writes the image of what the host made (`parts`, its answer to `compile`).
 
-    Raises InternalError when that is not possible, OSError when it can't be written; nothing is left at `output`.
+    Raises InternalError when that is not possible, SetupError when the disk is full; nothing is left at `output`.
     """
     heap, objects = Path(parts["heap"]), [Path(path) for path in parts["objects"]]
     try:
@@ -42,7 +43,8 @@ def make_image(output: Path, base: BaseImage, parts: Mapping[str, Any], libjulia
             raise NeedsLinker("no native code of the base image is kept")
         contents = Range(heap, elf.ELF_HEADER_SIZE, heap.stat().st_size - elf.ELF_HEADER_SIZE)
         new = Contents([contents], parts["fvars"], parts["gvars"], objects, parts["replaced"])
-        assemble(output, base.prelinked, new, base.library_names)
+        with disk_errors("write the image"):
+            assemble(output, base.prelinked, new, base.library_names)
         return Made("none", None)
     except NeedsLinker as reason:
         tables = ImageTables(parts["fvars"], parts["gvars"], base.tables.target)
