@@ -503,7 +503,7 @@ class _Assembly:
         with self.base.path.open("rb") as file:
             file.seek(section.offset)
             table = file.read(section.size)
-        return [0 if not one.name else table.index(b"\0" + one.name.encode() + b"\0") + 1 for one in self.base.sections]
+        return [table.index(one.name.encode() + b"\0") for one in self.base.sections]
 
     def _old(self, name: str) -> Range:
         section = self.base.section(name)

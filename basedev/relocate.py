@@ -21,7 +21,7 @@ debug information; the newer assembler that tests use, GOTPCRELX too."""
 PROGBITS, SYMTAB, STRTAB, RELA, NOBITS, X86_64_UNWIND = 1, 2, 3, 4, 8, 0x70000001
 WRITE, ALLOC, EXECUTE, MERGE, STRINGS = 1, 2, 4, 0x10, 0x20
 INFO_LINK, GROUP, TLS = 0x40, 0x200, 0x400
-UNDEFINED, ABSOLUTE, COMMON, RESERVED = 0, 0xFFF1, 0xFFF2, 0xFF00
+UNDEFINED, COMMON = 0, 0xFFF2
 LOCAL, GLOBAL, WEAK = 0, 1, 2
 OBJECT, FUNCTION, SECTION, FILE = 1, 2, 3, 4
 
@@ -231,8 +231,6 @@ class Layout:
 
     def symbol_value(self, unit: int, symbol: Symbol, places: Mapping[str, int]) -> int | None:
         """Where a symbol of an object is when the groups are at `places`; None for what is elsewhere."""
-        if symbol.section == ABSOLUTE:
-            return symbol.value
         found = self._where.get((unit, symbol.section))
         return None if found is None else places[found[0]] + found[1] + symbol.value
 
@@ -268,7 +266,8 @@ class Layout:
             else:
                 value = self._value(what[0], self.objects[what[0]].symbols[what[1]], places)
             if value is None:
-                assert isinstance(what, str) and what in self.imports
+                if not isinstance(what, str) or what not in self.imports:
+                    raise NeedsLinker(f"the address of {what}, which is left out")
                 dynamic.append(DynamicRelocation(at, GLOB_DAT, what, 0))
             else:
                 dynamic.append(DynamicRelocation(at, RELATIVE, None, value))
@@ -291,7 +290,7 @@ class Layout:
     def _place(self, unit: int, one: ObjectFile) -> None:
         for number, section in enumerate(one.sections):
             name = _group_of(one, section)
-            if name is not None:
+            if name is not None and section.size:
                 self.groups.setdefault(name, Group(section.flags & (ALLOC | WRITE | EXECUTE | MERGE | STRINGS)))
                 self.groups[name].add(unit, number, section)
 
@@ -319,9 +318,7 @@ class Layout:
                     continue
                 if (value := self._resolve(name)) is not None:
                     self._absolute[name] = value
-                elif name not in self.imports:
-                    if symbol.binding != GLOBAL or symbol.other & 3 or not imported(name):
-                        raise NeedsLinker(f"{name} is in no library that is known")
+                elif symbol.binding == GLOBAL and not symbol.other & 3 and name not in self.imports and imported(name):
                     self.imports.append(name)
 
     def _scan(self, unit: int, one: ObjectFile) -> None:
@@ -341,6 +338,11 @@ class Layout:
                 elsewhere = symbol.section == UNDEFINED and symbol.name in outside
                 if kind == NONE:
                     continue
+                named = elsewhere or symbol.name in self.definitions or symbol.name in self._absolute
+                if symbol.section == UNDEFINED and not named:
+                    raise NeedsLinker(f"{symbol.name} is in no library that is known")
+                if symbol.section != UNDEFINED and (unit, symbol.section) not in self._where:
+                    raise NeedsLinker(f"a relocation for {symbol.name or 'a section'}, which is left out")
                 if not group.flags & ALLOC:
                     if kind not in (ABS64, ABS32) or elsewhere:
                         raise NeedsLinker(f"debug information has a relocation of type {kind} for {symbol.name}")
