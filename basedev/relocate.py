@@ -236,10 +236,10 @@ class Layout:
 
     def address(self, name: str, places: Mapping[str, int]) -> int:
         """Where a symbol is that an object defines. Raises NeedsLinker when none does."""
-        if name not in self.definitions:
+        found = self.definitions.get(name)
+        value = self.symbol_value(*found, places) if found else None
+        if value is None:
             raise NeedsLinker(f"no object has {name}")
-        value = self.symbol_value(*self.definitions[name], places)
-        assert value is not None
         return value
 
     def relocate(self, places: Mapping[str, int], stubs_at: int, slots_at: int) -> Relocated:
