@@ -96,7 +96,10 @@ def assemble(output: Path, base: Prelinked, contents: Contents, library_names: L
     Raises NeedsLinker when the objects have something that is left to a linker; nothing is written then. Raises OSError
     when the image can't be written, and InternalError when a range of a file is not there; `output` does not stay.
     """
-    assembly = _Assembly(base, contents, library_names)
+    try:
+        assembly = _Assembly(base, contents, library_names)
+    except struct.error as error:  # only in damaged objects
+        raise NeedsLinker("an address out of reach") from error
     descriptor = os.open(output, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o777)
     try:
         with Writer(descriptor) as writer:
@@ -326,11 +329,11 @@ class _Assembly:
         new = [self._function(number) for number in range(self.fvars + 1, contents.fvars + 1)]
         offsets = [address - exports["jl_sysimg_fvars_base"] for address in new]
         old = base.range(exports[FUNCTIONS] + 4, 4 * self.fvars)
-        self._put(self.functions_at, struct.pack("<I", contents.fvars), old, struct.pack(f"<{len(offsets)}i", *offsets))
+        self._put(self.functions_at, struct.pack("<I", contents.fvars), old, _offsets(offsets))
         first = exports["jl_sysimg_gvars_base"]
         offsets = [self._slot(number) - first for number in range(self.gvars + 1, contents.gvars + 1)]
         old = base.range(exports[VALUES] + 4, 4 * self.gvars)
-        self._put(self.values_at, struct.pack("<I", contents.gvars), old, struct.pack(f"<{len(offsets)}i", *offsets))
+        self._put(self.values_at, struct.pack("<I", contents.gvars), old, _offsets(offsets))
         self._patch(exports["jl_system_image_size"], struct.pack("<Q", size(contents.heap)))
         for old_number, new_number in contents.replaced:
             begin = self._function(old_number)
@@ -347,7 +350,7 @@ class _Assembly:
             header_at,
             FRAME_TABLE.pack(*FRAME_ENCODINGS, frames_at - (header_at + 4), count),
             base.frames,
-            b"".join(struct.pack("<ii", begin - header_at, told - header_at) for begin, told in new_frames),
+            _offsets([address - header_at for frame in new_frames for address in frame]),
         )
         imports = [
             Symbol(name, at, relocate.GLOBAL << 4, 0, relocate.UNDEFINED, 0, 0)
@@ -515,6 +518,10 @@ class _Assembly:
 
     def _put_section(self, name: str, *pieces: Piece) -> None:
         self._put(self.sections[self._number(name)].address, *pieces)
+
+
+def _offsets(values: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(values)}i", *values)
 
 
 def _symbol(symbol: Symbol) -> bytes:
