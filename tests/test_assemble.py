@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import io
 import json
 import os
 import shutil
@@ -221,7 +222,7 @@ def well_formed(image: Path) -> ELFFile:
     assert (done.returncode, done.stderr) == (0, "")
     parsed = lief.ELF.parse(os.fspath(image))
     assert isinstance(parsed, lief.ELF.Binary)
-    read = ELFFile(image.open("rb"))
+    read = ELFFile(io.BytesIO(image.read_bytes()))
     loaded = [one.header for one in read.iter_segments() if one["p_type"] == "PT_LOAD"]
     for one in loaded:
         assert one["p_offset"] % 4096 == one["p_vaddr"] % 4096
@@ -236,8 +237,8 @@ def well_formed(image: Path) -> ELFFile:
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(places))
     for one in sections:
         if one["sh_flags"] & 2 and one["sh_size"]:
-            (segment,) = [s for s in loaded if s["p_vaddr"] <= one["sh_addr"] < s["p_vaddr"] + s["p_memsz"]]
-            assert one["sh_addr"] - segment["p_vaddr"] == one["sh_offset"] - segment["p_offset"]
+            (header,) = [s for s in loaded if s["p_vaddr"] <= one["sh_addr"] < s["p_vaddr"] + s["p_memsz"]]
+            assert one["sh_addr"] - header["p_vaddr"] == one["sh_offset"] - header["p_offset"]
     return read
 
 
@@ -454,7 +455,7 @@ trace(sort, [1, "text"])
 for frame in stacktrace(backtrace())
     println(frame)
 end
-println(Base.brand_new(4), Base.brand_new(big(4)), sum(Base.brand_new, 1:10))
+println(Base.brand_new(4), Base.brand_new(big(4)), sum(Base.brand_new, 2:10))
 """
 
 
