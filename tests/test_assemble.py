@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import io
+import itertools
 import json
 import os
 import shutil
@@ -235,10 +235,10 @@ def well_formed(image: Path) -> ELFFile:
     sections = [one for one in read.iter_sections() if one["sh_type"] not in ("SHT_NULL", "SHT_NOBITS")]
     places = sorted((one["sh_offset"], one["sh_offset"] + one["sh_size"]) for one in sections)
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(places))
-    for one in sections:
-        if one["sh_flags"] & 2 and one["sh_size"]:
-            (header,) = [s for s in loaded if s["p_vaddr"] <= one["sh_addr"] < s["p_vaddr"] + s["p_memsz"]]
-            assert one["sh_addr"] - header["p_vaddr"] == one["sh_offset"] - header["p_offset"]
+    for section in sections:
+        if section["sh_flags"] & 2 and section["sh_size"]:
+            (header,) = [s for s in loaded if s["p_vaddr"] <= section["sh_addr"] < s["p_vaddr"] + s["p_memsz"]]
+            assert section["sh_addr"] - header["p_vaddr"] == section["sh_offset"] - header["p_offset"]
     return read
 
 
