@@ -117,7 +117,7 @@ class Prelinked:
             globals=_symbols(data[".symtab"][symtab.info * SYMBOL.size :], data[".strtab"]),
             frames=b"",
         )
-        made._check(data.get(".rela.plt", b""))
+        made._check(data.get(".rela.plt", b""), struct.unpack_from("<I", data[".gnu.hash"], 4)[0])
         moved = made.section(".eh_frame_hdr").address - made.frames_address
         return replace(made, frames=_moved_table(data[".eh_frame_hdr"], moved))
 
@@ -195,12 +195,13 @@ class Prelinked:
             frames=Range(image, *words["frames"]),
         )
 
-    def _check(self, plt: bytes) -> None:
+    def _check(self, plt: bytes, hashed: int) -> None:
+        """`hashed` is the first symbol of the hash table."""
         loaded = [one for one in self.segments if one.type == LOAD]
         if not loaded or loaded != sorted(loaded, key=lambda one: one.address) or not self.data.flags & WRITABLE:
             raise NeedsLinker(f"{self.path.name} has its segments in an unusual order")
         first = self.hashed_from
-        if any(one.section == UNDEFINED for one in self.symbols[first:]):
+        if hashed != first or any(one.section == UNDEFINED for one in self.symbols[first:]):
             raise NeedsLinker(f"{self.path.name} has its symbols in an unusual order")
         if any(info >> 32 >= first for _, info, _ in RELOCATION.iter_unpack(plt)):
             raise NeedsLinker(f"{self.path.name} calls its own functions by name")
