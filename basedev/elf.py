@@ -155,7 +155,12 @@ def redirect(image: Path, functions: Iterable[tuple[int, int]]) -> None:
             place = symbols.offset(begin)
             assert place is not None
             file.seek(place)
-            file.write(b"\xe9" + struct.pack("<i", end - (begin + 5)))
+            file.write(jump(begin, end))
+
+
+def jump(begin: int, end: int) -> bytes:
+    """The instruction at the address `begin` that goes on at `end`."""
+    return b"\xe9" + struct.pack("<i", end - (begin + 5))
 
 
 class RelocatableObject:

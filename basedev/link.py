@@ -21,6 +21,9 @@ from .errors import InternalError, SetupError
 LINKERS = ("mold", "lld", "gold", "bfd")
 """In the order of their speed on a 180 MB image; whatever is installed is used."""
 
+LIBRARIES = {"m": "libm.so.6", "c": "libc.so.6", "gcc_s": "libgcc_s.so.1"}
+"""What images are linked with besides libjulia, as `-l` takes it, and the files that have it."""
+
 UNIQUE_MARGIN = 1 << 24
 """Names that the JIT makes start behind those of the image (jl_globalUnique), whatever layers added."""
 
@@ -50,8 +53,8 @@ def only_generic_target(image: Path) -> bytes:
     return struct.pack("<I", 1) + data[4:end]
 
 
-def write_tables(path: Path, tables: ImageTables, heap_size: int) -> None:
-    """Writes the assembly source of the tables' object.
+def write_tables(path: Path, tables: ImageTables, heap_size: int | None) -> None:
+    """Writes the assembly source of the tables' object. Without a heap, there is a place of no size in its stead.
 
     An entry of a table is an offset of 32 bits from the table's own start, which is what an ordinary PC-relative
     relocation gives.
@@ -95,7 +98,7 @@ def write_tables(path: Path, tables: ImageTables, heap_size: int) -> None:
         ".balign 16",
         ".globl jl_system_image_size, jl_globalUnique, jl_dispatch_target_ids",
         ".globl jl_dispatch_reloc_slots, jl_dispatch_fvars_idxs, jl_dispatch_fvars_offsets",
-        f"jl_system_image_size: .quad {heap_size}",
+        f"jl_system_image_size: .quad {heap_size or 0}",
         f"jl_globalUnique: .quad {UNIQUE_MARGIN}",
         "jl_dispatch_reloc_slots: .long 0",
         "jl_dispatch_fvars_idxs: .long 0x80000000",  # everything is compiled for the first target
@@ -104,6 +107,8 @@ def write_tables(path: Path, tables: ImageTables, heap_size: int) -> None:
         ".byte " + ",".join(map(str, tables.target)),
         '.section .note.GNU-stack,"",@progbits',
     ]
+    if heap_size is None:
+        lines += [".data", ".globl jl_system_image_data", "jl_system_image_data:"]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -116,10 +121,20 @@ def linker() -> str:
     raise SetupError("no linker found; install the package binutils (or, faster, mold or lld)")
 
 
+def libraries(libjulia: Path) -> list[Path]:
+    """The files of the libraries that images are linked with, in the order in which names are looked for."""
+    found = [libjulia]
+    for name in LIBRARIES.values():
+        path = Path(process.run(["gcc", f"-print-file-name={name}"]).strip())
+        if path.is_absolute():  # otherwise gcc does not know it
+            found.append(path)
+    return found
+
+
 def link_image(
     output: Path,
     objects: Sequence[Path],
-    heap: Path,
+    heap: Path | None,
     tables: ImageTables,
     *,
     libjulia: Path,
@@ -128,11 +143,13 @@ def link_image(
 ) -> None:
     """Links native code, heap and tables to a system image.
 
-    `heap` is a file as `elf.finish_data_object` wants it and is changed to an object file. Raises InternalError
-    when the linker fails.
+    `heap` is a file as `elf.finish_data_object` wants it and is changed to an object file. Without one, the result is
+    what `assemble` adds a heap to. Raises InternalError when the linker fails.
     """
-    heap_size = heap.stat().st_size - elf.ELF_HEADER_SIZE
-    elf.finish_data_object(heap, "jl_system_image_data")
+    heap_size = None
+    if heap is not None:
+        heap_size = heap.stat().st_size - elf.ELF_HEADER_SIZE
+        elf.finish_data_object(heap, "jl_system_image_data")
     source, tables_object = workdir / "tables.s", workdir / "tables.o"
     write_tables(source, tables, heap_size)
     temporary = {"TMPDIR": str(workdir)}  # where nothing is left behind by one that is killed
@@ -141,7 +158,8 @@ def link_image(
     exports.write_text("{ global: jl_*; local: *; };\n")
     command: list[str | Path] = ["gcc", "-shared", "-nostdlib", f"-fuse-ld={linker()}"]
     command += [f"-Wl,--version-script={exports}", "-Wl,-z,noexecstack", "-Wl,--build-id=none", "-o", output]
-    command += [*objects, tables_object, heap, libjulia, "-lm", "-lc", "-lgcc_s"]
+    command += ["-Wl,--hash-style=gnu", "-Wl,--eh-frame-hdr"]
+    command += [*objects, tables_object, *([heap] if heap else []), libjulia, *(f"-l{name}" for name in LIBRARIES)]
     process.run(command, env=temporary, log=log)
     if not output.exists():
         raise InternalError(f"the linker made no {output.name}")

@@ -157,8 +157,9 @@ def test_chained_image_is_well_formed(bench: Bench) -> None:
     assert isinstance(parsed, lief.ELF.Binary)
     assert next(iter(parsed.libraries)) == "libjulia.so.1"
     symbols = {str(symbol.name): int(symbol.value) for symbol in parsed.dynamic_symbols}
-    (fvars,) = struct.unpack("<I", bytes(parsed.get_content_from_virtual_address(symbols["jl_sysimg_fvars_base"], 4)))
-    table = bytes(parsed.get_content_from_virtual_address(symbols["jl_sysimg_fvars_base"] + 4, 4 * fvars))
+    at = symbols["jl_sysimg_fvars_offsets"]
+    (fvars,) = struct.unpack("<I", bytes(parsed.get_content_from_virtual_address(at, 4)))
+    table = bytes(parsed.get_content_from_virtual_address(at + 4, 4 * fvars))
     code = [segment for segment in parsed.segments if segment.has(lief.ELF.Segment.FLAGS.X)]
     for (offset,) in struct.iter_unpack("<i", table):
         address = symbols["jl_sysimg_fvars_base"] + offset

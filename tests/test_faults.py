@@ -92,8 +92,9 @@ LINKING = "collect2"
 
 
 @pytest.mark.parametrize("interruption", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_while_linking(bench: Bench, interruption: signal.Signals) -> None:
+def test_stopped_while_linking(bench: Bench, interruption: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only basedev itself gets the signal."""
+    monkeypatch.setenv("BASEDEV_LINK", "linker")
     bench.append(UTIL, '\nlast_word() = "done"\n')
     build = start(bench, "build")
     wait_until(lambda: any(LINKING in words for words in helpers_of(bench)))

@@ -36,7 +36,7 @@ T = TypeVar("T")
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
-    **dict.fromkeys(("new_code_reason", "old_lines_reason", "no_cutoff_reason")),
+    **dict.fromkeys(("new_code_reason", "old_lines_reason", "no_cutoff_reason", "linker", "linker_reason")),
     **dict.fromkeys(("invalidated", "reinferred", "recompiled", "peak_memory", "server")),
     **{"collected": [], "timings": {}, "errors": []},
 }
@@ -72,6 +72,10 @@ class Result:
     no_cutoff_reason: str | None = None
     """Why all that Julia invalidated is compiled anew although less might do, if so."""
     recompiled: int | None = None
+    linker: str | None = None
+    """What linked the image, "none" if it was put together without one."""
+    linker_reason: str | None = None
+    """Why a linker was needed for a chained image, if so."""
     peak_memory: int | None = None
     server: str | None = None
     """Whether a warm server was "used" or "started" for it, "off", or why there was none."""
@@ -87,6 +91,7 @@ class Result:
         self.invalidated, self.reinferred, self.recompiled = layer.invalidated, layer.reinferred, layer.recompiled
         self.no_cutoff_reason, self.new_code_reason = layer.no_cutoff_reason, layer.new_code_reason
         self.old_lines_reason = layer.old_lines_reason
+        self.linker, self.linker_reason = layer.linker, layer.linker_reason
         self.peak_memory = layer.peak_memory
 
     def to_json(self) -> dict[str, Any]:
@@ -112,6 +117,8 @@ class Result:
             "invalidated": self.invalidated,
             "reinferred": self.reinferred,
             "recompiled": self.recompiled,
+            "linker": self.linker,
+            "linker_reason": self.linker_reason,
             "peak_memory": self.peak_memory,
             "server": self.server,
             "collected": list(self.collected),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +17,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ... import syntax
+from ...assemble import Contents, assemble
 from ...debug_lines import make_index
 from ...distribution import Distribution
 from ...dwarf import UnknownDebugInfo
+from ...elf import ELF_HEADER_SIZE
 from ...errors import SetupError
-from ...link import ImageTables, link_image, only_generic_target
+from ...link import ImageTables, libraries, link_image, only_generic_target
+from ...pieces import Range
+from ...prelinked import Prelinked, library_names
 from ...process import timed
+from ...relocate import NeedsLinker
 from ...revise import COMPILER, Census, CensusEntry, SourceFile, census_of
 from ...sources import Sources, Stored, blob_id, library_sources
 from ...storage import Storage, digest_of
@@ -31,7 +36,7 @@ from ..full import compiler_files
 from .host_program import SOURCES, Host, host_program
 from .parsed import Kept, keep
 
-CONTENTS = "5"
+CONTENTS = "6"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = (
     *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp"),
@@ -65,6 +70,18 @@ class BaseImage:
     def objects(self) -> list[Path]:
         """The object files with its native code."""
         return [self.entry.file(name) for name in self.entry.manifest["objects"]]
+
+    @cached_property
+    def prelinked(self) -> Prelinked:
+        """The image as a ground to build on. Raises NeedsLinker when it is none."""
+        if reason := self.entry.manifest["linker_reason"]:
+            raise NeedsLinker(reason)
+        return Prelinked.kept(self.entry.file("prelinked.json"), self.sysimage)
+
+    def library_names(self) -> dict[str, tuple[str, str | None]]:
+        """What code may refer to in the libraries that it was linked with, as `prelinked.library_names` gives it."""
+        names: dict[str, tuple[str, str | None]] = json.loads(self.entry.file("libraries.json").read_text())
+        return names
 
     @property
     def tables(self) -> ImageTables:
@@ -169,8 +186,7 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
     objects, heap, work = [Path(path) for path in parts["objects"]], Path(parts["heap"]), made / "work"
     work.mkdir()
     with timed(timings, "link"):
-        libjulia = distribution.libraries / "libjulia.so.1"
-        link_image(made / "base.so", objects, heap, tables, libjulia=libjulia, workdir=work)
+        linker_reason = _link(made, objects, heap, tables, distribution.libraries / "libjulia.so.1", work)
     shutil.rmtree(work)
     heap.unlink()
     progress("noting what results of inference depend on", SECONDS["dependencies"])
@@ -186,6 +202,7 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
         "fvars": tables.fvars,
         "gvars": tables.gvars,
         "target": tables.target.hex(),
+        "linker_reason": linker_reason,
         "objects": [path.name for path in objects],
         "unknown_lines": unknown_lines,
         "sources": {path: blob_id(contents) for path, contents in sources.items()},
@@ -193,6 +210,27 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
         "compiler": sorted(compiler),
         "timings": timings,
     }
+
+
+def _link(
+    made: Path, objects: Sequence[Path], heap: Path, tables: ImageTables, libjulia: Path, work: Path
+) -> str | None:
+    """Makes `base.so`, and with it what others need to be assembled from it. Returns why they can't be, if so."""
+    image = made / "base.so"
+    linked = work / "linked.so"
+    link_image(linked, objects, None, tables, libjulia=libjulia, workdir=work)
+    contents = Range(heap, ELF_HEADER_SIZE, heap.stat().st_size - ELF_HEADER_SIZE)
+    try:
+        ground = Prelinked.read(linked)
+        names = library_names(libraries(libjulia))
+        assemble(image, ground, Contents([contents], tables.fvars, tables.gvars), lambda: names).write(
+            made / "prelinked.json"
+        )
+        (made / "libraries.json").write_text(json.dumps(names))
+    except NeedsLinker as reason:
+        link_image(image, objects, heap, tables, libjulia=libjulia, workdir=work)
+        return f"the base image can't be built on: {reason}"
+    return None
 
 
 def _take_census(

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ... import debug_lines, elf
+from ... import debug_lines
 from ...dwarf import UnknownDebugInfo
 from ...errors import UserCodeError
-from ...link import ImageTables, link_image
 from ...revision import Evaluate, Move, Revision, Step
 from .baseimage import BaseImage
 from .host_program import Host
+from .imagefile import make_image
 
 Progress = Callable[[str, float], None]
 
@@ -39,6 +39,10 @@ class Layer:
     """Why no native code of the base image could be kept, if none was."""
     old_lines_reason: str | None
     """Why native code that was kept names the lines of the base image in stack traces, if it does."""
+    linker: str
+    """What linked the image, or "none"."""
+    linker_reason: str | None
+    """Why one was needed, if so."""
     peak_memory: int
     """Of the host, in bytes."""
     timings: dict[str, float]
@@ -83,12 +87,8 @@ def make_layer(
     check(parts)
     compiled = time.monotonic()
     progress("linking", 0.7)
-    tables = ImageTables(parts["fvars"], parts["gvars"], base.tables.target)
-    kept = () if parts["new_code_reason"] else base.objects
-    objects = [*kept, *map(Path, parts["objects"])]
-    link_image(made / "sys.so", objects, Path(parts["heap"]), tables, libjulia=libjulia, workdir=work)
-    elf.redirect(made / "sys.so", parts["replaced"])
-    old_lines_reason = correct_lines(made / "sys.so", base, revision) if kept else None
+    image = make_image(made / "sys.so", base, parts, libjulia, work)
+    old_lines_reason = None if parts["new_code_reason"] else correct_lines(made / "sys.so", base, revision)
     linked = time.monotonic()
     inner = parts["timings"]
     return Layer(
@@ -98,6 +98,8 @@ def make_layer(
         recompiled=parts.get("recompiled", 0),
         new_code_reason=parts["new_code_reason"] or None,
         old_lines_reason=old_lines_reason,
+        linker=image.linker,
+        linker_reason=image.linker_reason,
         peak_memory=parts["peak_kib"] * 1024,
         timings={
             "evaluate": evaluated - begin,
