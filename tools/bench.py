@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -79,7 +80,7 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> Results:
     chosen = options.edits or (["all"] if options.all else LIGHT)
     edits = [edit for name, edit in BY_NAME.items() if name in chosen or "all" in chosen]
     parts = options.only or (PARTS if options.all else QUICK)
-    results = Results(machine(), os.getloadavg()[0], options.runs)
+    results = Results(machine(), os.getloadavg()[0], options.runs, options.before or "")
     if results.load > 0.5:
         say(f"other programs are running (load {results.load:.1f}): expect longer times than on a quiet machine")
     root = cache_root() / f"bench-{os.getpid()}"
@@ -87,11 +88,11 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> Results:
         place = stack.enter_context(Workplace(root, ROOT))
         before = None
         if options.before:
-            code = root / "before"
-            git = ["git", "-C", str(ROOT), "worktree"]
-            subprocess.run([*git, "add", "-q", "--detach", str(code), options.before], check=True)
-            stack.callback(subprocess.run, [*git, "remove", "--force", str(code)], check=True)
-            before = stack.enter_context(Workplace(root / "older", code))
+            archive = root / "before.tar"
+            git = ["git", "-C", str(ROOT), "archive", "-o", str(archive), options.before, "basedev"]
+            subprocess.run(git, check=True)
+            shutil.unpack_archive(archive, root / "before")
+            before = stack.enter_context(Workplace(root / "older", root / "before"))
         measuring = Measuring(place, before, say)
         place.start_server()
         if "edits" in parts:

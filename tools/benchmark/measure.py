@@ -18,7 +18,7 @@ from typing import Any
 from basedev.distribution import JULIA_VERSION, MULTIARCH
 from basedev.link import linker
 
-from .edits import BASE_FILES, LEAF, SAME_CODE, Change, Edit, body, definitions
+from .edits import BASE_FILES, LEAF, SAME_CODE, STEPS, Change, Edit, body, definitions
 from .workplace import Workplace
 
 Say = Callable[[str], None]
@@ -123,7 +123,7 @@ class Successive:
     images: list[int] = field(default_factory=list)
     """Bytes of the image file."""
     server: list[int] = field(default_factory=list)
-    """Bytes of the warm server after the build."""
+    """Resident bytes of the warm server after the build."""
 
 
 @dataclass
@@ -134,6 +134,8 @@ class Results:
     load: float
     """Before the run: of other programs."""
     runs: int
+    before: str = ""
+    """The commit of the way BEFORE, if that was measured."""
     ways: dict[str, dict[str, Measured]] = field(default_factory=dict)
     """By name of an edit and way."""
     full: Measured | None = None
@@ -207,7 +209,7 @@ class Measuring:
         for run in range(runs + 1):
             for edit in edits:
                 for way in ways:
-                    if (edit.heavy and way == BEFORE) or (edit.anew and way == JULIA):
+                    if (way == BEFORE and edit.name not in STEPS) or (way == JULIA and edit.anew):
                         continue
                     once = edit.anew or (edit.heavy and way == JULIA)
                     if once and run:

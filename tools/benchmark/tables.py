@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from .edits import BY_NAME, EDITS, STEPS
+from .edits import BY_NAME, STEPS
 from .measure import BEFORE, COLD, FULL, JULIA, REDUMP, WARM, Measured, Results
 
 TITLES = {
@@ -47,8 +48,9 @@ def ways(results: Results) -> str:
             ]
         )
     head = ["edit", *(f"{TITLES[way]}, s" for way in SIDES), "full ÷ warm", "re-dump ÷ warm"]
+    runs = f"medians of {results.runs} runs (in brackets the least and the most)" if results.runs > 1 else "one run"
     lines = [
-        f"{results.machine}; medians of {results.runs} runs (in brackets the least and the most).",
+        f"{results.machine}; {runs}.",
         "",
         table([*head, "Julia's rule ÷ warm", "cold ÷ warm"], rows),
     ]
@@ -56,6 +58,11 @@ def ways(results: Results) -> str:
     if whole:
         told = " and ".join(f"{title} **{one.median:.0f} s**" for title, one in whole)
         lines += ["", f"In the same run, of the new function: {told}, once each."]
+    if results.watch:
+        lines += [
+            "",
+            f"From saving a new function to `basedev watch` telling that it is built, warm: {_seconds(results.watch)} s.",
+        ]
     if results.load > 0.5:
         lines += ["", f"Other programs were running (load {results.load:.1f})."]
     return "\n".join(lines)
@@ -116,20 +123,59 @@ def result(results: Results) -> str:
 
 def steps(results: Results) -> str:
     """Where the time of some edits goes, in seconds, by each way."""
-    shown = [(name, way) for name in STEPS for way in (BEFORE, JULIA, COLD, WARM) if way in results.ways[name]]
-    measured = [results.ways[name][way] for name, way in shown]
-    named = [step for step in dict.fromkeys(step for one in measured for step in one.timings[-1]) if step != "total"]
-    rows = [[step, *(f"{one.step(step):.2f}" for one in measured)] for step in named]
-    rows.append(["the rest", *(f"{one.median - sum(map(one.step, named)):.2f}" for one in measured)])
-    rows.append(["the command", *(f"{one.median:.2f}" for one in measured)])
-    lines = [table(["step", *(f"{BY_NAME[name].title}, {TITLES[way]}" for name, way in shown)], rows)]
-    if results.watch:
-        lines += [
-            "",
-            f"From saving a new function to `basedev watch` telling that it is built, with a warm server: "
-            f"{_seconds(results.watch)} s.",
-        ]
-    return "\n".join(lines)
+    parts = []
+    for name in STEPS:
+        ways = {way: one for way, one in results.ways[name].items() if way in (BEFORE, *SIDES)}
+        named = [step for step in dict.fromkeys(step for one in ways.values() for step in one.timings[-1])]
+        named.remove("total")
+        rows = [[step, *(f"{one.step(step):.2f}" for one in ways.values())] for step in named]
+        rest = (one.median - sum(map(one.step, named)) for one in ways.values())
+        rows.append(["the rest", *(f"{seconds:.2f}" for seconds in rest)])
+        rows.append(["the command", *(f"{one.median:.2f}" for one in ways.values())])
+        titles = [f"basedev at {results.before}" if way == BEFORE else TITLES[way] for way in ways]
+        parts.append(table([f"step, {BY_NAME[name].title}", *titles], rows))
+    return "\n\n".join(parts)
+
+
+GROUPS = {
+    "ready": ("revise", "evaluate", "check"),
+    "code": ("infer", "generate", "emit"),
+    "heap": ("heap",),
+    "image": ("link", "publish"),
+}
+"""Steps that were lowered together."""
+
+RECORDED_AT = "78aec2e"
+RECORDED: dict[str, dict[str, float]] = {
+    "leaf": {
+        **{"revise": 0.30, "evaluate": 0.05, "check": 0.02, "infer": 0.02, "generate": 0.0},
+        **{"heap": 1.19, "emit": 0.0, "link": 0.44, "publish": 0.11},
+    },
+    "lpad": {
+        **{"revise": 0.39, "evaluate": 0.07, "check": 0.02, "infer": 0.56, "generate": 0.14},
+        **{"heap": 2.11, "emit": 0.0, "link": 0.23, "publish": 0.10},
+    },
+    "chomp": {
+        **{"revise": 0.36, "evaluate": 0.07, "check": 0.02, "infer": 3.22, "generate": 0.66},
+        **{"heap": 2.41, "emit": 3.51, "link": 0.45, "publish": 0.11},
+    },
+}
+"""What steps took before any was lowered, as that commit has it: for runs that do not measure it themselves."""
+
+
+def lowered(group: str, results: Results) -> str:
+    """What some steps took before and take now, together, in seconds."""
+    rows = []
+    for name in STEPS:
+        measured = results.ways[name]
+        if BEFORE in measured:
+            before = sum(map(measured[BEFORE].step, GROUPS[group]))
+        else:
+            before = sum(RECORDED[name][step] for step in GROUPS[group])
+        now = (sum(map(measured[way].step, GROUPS[group])) for way in SIDES)
+        rows.append([BY_NAME[name].title, *(f"{seconds:.2f}" for seconds in (before, *now))])
+    at = f"at {results.before}" if results.before else f"at {RECORDED_AT}, as recorded"
+    return table([" + ".join(GROUPS[group]), at, *(TITLES[way] for way in SIDES)], rows)
 
 
 def growth(results: Results) -> str:
@@ -152,7 +198,7 @@ def successive(results: Results) -> str:
     columns: list[tuple[str, Sequence[float], Callable[[float], str]]] = [
         ("from command to image, s", told.seconds, lambda seconds: f"{seconds:.2f}"),
         ("image, MB", told.images, lambda size: f"{size / 1e6:.2f}"),
-        ("server's memory, MiB", told.server, lambda size: f"{size / MIB:.1f}"),
+        ("server, resident, MiB", told.server, lambda size: f"{size / MIB:.1f}"),
     ]
     rows = []
     for title, all_of, shown in columns:
@@ -161,15 +207,28 @@ def successive(results: Results) -> str:
     return table([f"{len(told.seconds)} edits", "first", "last", "least", "median", "most"], rows)
 
 
+PERFORMANCE = "docs/performance.md"
+PICTURE = "docs/benchmark.svg"
+TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "ways": ("README.md", ways),
+    "result": ("README.md", result),
+    "steps": (PERFORMANCE, steps),
+    **{group: (PERFORMANCE, partial(lowered, group)) for group in GROUPS},
+    "work": (PERFORMANCE, work),
+    "growth": (PERFORMANCE, growth),
+    "successive": (PERFORMANCE, successive),
+}
+"""The document in which each table stands, and what makes it."""
+
+
 def missing(results: Results) -> dict[str, str]:
     """What keeps tables from being written to the documents: what was not measured, by the table's name."""
-    edits = {edit.name for edit in EDITS}
     lacking = {}
-    whole = results.ways.keys() == edits and results.full and results.redump
+    whole = results.ways.keys() == BY_NAME.keys() and results.full and results.redump and results.watch
     if not whole:
-        lacking["ways"] = lacking["work"] = "all edits, the full rebuild and the re-dump"
+        lacking["ways"] = lacking["work"] = "all edits, the full rebuild, the re-dump and watch"
     if not results.ways.keys() >= set(STEPS):
-        lacking["steps"] = f"the edits {', '.join(STEPS)}"
+        lacking |= dict.fromkeys(("steps", *GROUPS), f"the edits {', '.join(STEPS)}")
     if not (results.start and results.code and results.switch):
         lacking["result"] = "start-up, run-time and git switch"
     if not results.growth:
@@ -177,18 +236,6 @@ def missing(results: Results) -> dict[str, str]:
     if not results.successive:
         lacking["successive"] = "successive edits"
     return lacking
-
-
-TABLES = {"ways": ways, "work": work, "result": result, "steps": steps, "growth": growth, "successive": successive}
-
-PERFORMANCE = "docs/performance.md"
-PICTURE = "docs/benchmark.svg"
-DOCUMENTS = {
-    "ways": "README.md",
-    "result": "README.md",
-    **dict.fromkeys(("steps", "work", "growth", "successive"), PERFORMANCE),
-}
-"""Where each table stands."""
 
 
 def shown(results: Results) -> str:
@@ -204,7 +251,7 @@ def shown(results: Results) -> str:
         ("successive", "From edit to edit"),
     ):
         if name not in lacking:
-            parts.append((title, TABLES[name](results)))
+            parts.append((title, TABLES[name][1](results)))
     return "\n\n".join(f"{title}:\n\n{text}" for title, text in parts)
 
 
@@ -212,10 +259,10 @@ def update(root: Path, results: Results) -> dict[str, str]:
     """Writes tables to the documents below a directory, each between two comments. Returns those that were not, and
     what of them was not measured: they stay as they were."""
     lacking = missing(results)
-    for name, place in DOCUMENTS.items():
+    for name, (place, make) in TABLES.items():
         if name in lacking:
             continue
-        text = TABLES[name](results)
+        text = make(results)
         if name == "ways":
             text = f"![Seconds from command to image, by edit and way]({PICTURE})\n\n{text}"
         file = root / place

@@ -152,9 +152,10 @@ class Workplace:
         self.basedev("serve", "stop", "--all", server=True)
 
     def server_memory(self) -> int:
-        """Bytes of the warm server, with its share of what it has in common with other processes."""
-        (server,) = self.basedev("serve", "status", server=True)["servers"]
-        return int(server["memory"])
+        """Resident bytes of the warm server, whoever else has them. It has to be the one that was started."""
+        (server,) = self._server
+        pages = int(Path(f"/proc/{server}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     @contextmanager
     def edited(self, changes: tuple[Change, ...]) -> Iterator[None]:
