@@ -61,7 +61,8 @@ def ways(results: Results) -> str:
     if results.watch:
         lines += [
             "",
-            f"From saving a new function to `basedev watch` telling that it is built, warm: {_seconds(results.watch)} s.",
+            "From saving a new function to `basedev watch` telling that it is built, warm: "
+            f"{_seconds(results.watch)} s.",
         ]
     if results.load > 0.5:
         lines += ["", f"Other programs were running (load {results.load:.1f})."]
@@ -126,7 +127,7 @@ def steps(results: Results) -> str:
     parts = []
     for name in STEPS:
         ways = {way: one for way, one in results.ways[name].items() if way in (BEFORE, *SIDES)}
-        named = [step for step in dict.fromkeys(step for one in ways.values() for step in one.timings[-1])]
+        named = list(dict.fromkeys(step for one in ways.values() for step in one.timings[-1]))
         named.remove("total")
         rows = [[step, *(f"{one.step(step):.2f}" for one in ways.values())] for step in named]
         rest = (one.median - sum(map(one.step, named)) for one in ways.values())
