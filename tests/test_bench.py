@@ -130,19 +130,17 @@ def test_tables_and_picture_of_a_whole_run(smallest: dict[str, Any], storage: St
         assert "stays as it was" not in done.stderr
         pictures.append((place / "docs/benchmark.svg").read_bytes())
     assert pictures[0] == pictures[1]
-    texts = ["".join(element.itertext()).strip() for element in ElementTree.fromstring(pictures[0]).iter()]
-    head, *told_ways = rows(measured(place / "README.md", "ways"))
-    assert [row[0].replace("`", "") for row in told_ways] == [text for text in texts if text in _titles(told_ways)]
-    assert all(len(row) == len(head) for row in told_ways)
+    texts = [text.text for text in ElementTree.fromstring(pictures[0]).iter("{http://www.w3.org/2000/svg}text")]
+    head, *ways = rows(measured(place / "README.md", "ways"))
+    titles = [row[0].replace("`", "") for row in ways]
+    assert len(titles) == len(EDITS)
+    assert titles == [text for text in texts if text in titles]
+    assert all(len(row) == len(head) for row in ways)
     assert {"basedev, cold", "basedev, warm", "Julia's rule chained"} <= set(texts)
     performance = place / "docs/performance.md"
     assert len(rows(measured(performance, "work"))) == 1 + len(EDITS)
     assert len(rows(measured(performance, "code"))) == 4
     assert rows(measured(performance, "successive"))[3][1:3] == ["1.0", "3.0"]
-
-
-def _titles(table: list[list[str]]) -> set[str]:
-    return {row[0].replace("`", "") for row in table}
 
 
 def test_edits_that_there_are_not(storage: Storage) -> None:

@@ -39,9 +39,8 @@ def draw(results: Results, file: Path) -> None:
             medians = {way: measured[way].median for way in MARKS if way in measured}
             axes.plot([min(medians.values()), max(medians.values())], [row, row], color="#d0d0d0", zorder=1)
             warm = medians[WARM]
-            axes.annotate(
-                f"{warm:.2g} s", (warm, row), xytext=(-9, 0), textcoords="offset points", ha="right", va="center"
-            )
+            told = f"{warm:.0f} s" if warm >= 10 else f"{warm:.2g} s"
+            axes.annotate(told, (warm, row), xytext=(-9, 0), textcoords="offset points", ha="right", va="center")
         for way, one in ((REDUMP, results.redump), (FULL, results.full)):
             if one:
                 style, colour = LINES[way]
