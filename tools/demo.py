@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import private_cache
+from benchmark.workplace import private_cache
 from rich.console import Console
 from rich.table import Table
 
