@@ -31,7 +31,17 @@ from .initialise import adopted_base
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
-    **dict.fromkeys(("new_code_reason", "no_cutoff_reason", "invalidated", "reinferred", "recompiled", "peak_memory")),
+    **dict.fromkeys(
+        (
+            "new_code_reason",
+            "whole_heap_reason",
+            "no_cutoff_reason",
+            "invalidated",
+            "reinferred",
+            "recompiled",
+            "peak_memory",
+        )
+    ),
     **{"collected": [], "timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
@@ -64,6 +74,8 @@ class Result:
     no_cutoff_reason: str | None = None
     """Why all that Julia invalidated is compiled anew although less might do, if so."""
     recompiled: int | None = None
+    whole_heap_reason: str | None = None
+    """Why all of the heap was written, and not what is different from the base image's, if so."""
     peak_memory: int | None = None
     collected: tuple[str, ...] = ()
     """Images that were removed for this one, so that all keep to the budget."""
@@ -93,6 +105,7 @@ class Result:
             "invalidated": self.invalidated,
             "reinferred": self.reinferred,
             "recompiled": self.recompiled,
+            "whole_heap_reason": self.whole_heap_reason,
             "peak_memory": self.peak_memory,
             "collected": list(self.collected),
             "timings": {step: round(seconds, 4) for step, seconds in self.timings.items()},
@@ -225,6 +238,7 @@ class Builder:
             result.invalidated, result.recompiled = layer.invalidated, layer.recompiled
             result.reinferred, result.no_cutoff_reason = layer.reinferred, layer.no_cutoff_reason
             result.peak_memory, result.new_code_reason = layer.peak_memory, layer.new_code_reason
+            result.whole_heap_reason = layer.whole_heap_reason
             self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:

@@ -16,9 +16,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ... import syntax
+from ... import elf, syntax
 from ...distribution import Distribution
 from ...errors import SetupError
+from ...heap_recipe import Blob
 from ...link import ImageTables, link_image, only_generic_target
 from ...process import timed
 from ...revise import COMPILER, Census, CensusEntry, SourceFile, census_of
@@ -33,7 +34,7 @@ CONTENTS = "4"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = (
     *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp"),
-    *("dependencies.cpp", "inference.cpp"),
+    *("dependencies.cpp", "inference.cpp", "blob.cpp", "room.cpp"),
 )
 """The host's sources on which a base image depends."""
 
@@ -69,6 +70,14 @@ class BaseImage:
         """The sizes of its tables and the target that it was compiled for."""
         about = self.entry.manifest
         return ImageTables(about["fvars"], about["gvars"], bytes.fromhex(about["target"]))
+
+    @cached_property
+    def heap(self) -> Blob:
+        """Its serialized heap, in its file."""
+        symbols = elf.ImageSymbols(self.sysimage)
+        offset = symbols.offset(symbols.address("jl_system_image_data"))
+        assert offset is not None
+        return Blob(self.sysimage, offset, symbols.size("jl_system_image_data"))
 
     @cached_property
     def sources(self) -> Sources:

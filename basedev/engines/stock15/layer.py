@@ -10,6 +10,7 @@ from typing import Any
 
 from ... import elf
 from ...errors import UserCodeError
+from ...heap_recipe import read_recipe, write_blob
 from ...link import ImageTables, link_image
 from ...revision import Evaluate, Revision, Step
 from .baseimage import BaseImage
@@ -36,6 +37,8 @@ class Layer:
     """CodeInstances with new native code."""
     new_code_reason: str | None
     """Why no native code of the base image could be kept, if none was."""
+    whole_heap_reason: str | None
+    """Why the heap was written as a whole, if not as a difference from the base image's."""
     peak_memory: int
     """Of the host, in bytes."""
     timings: dict[str, float]
@@ -83,7 +86,10 @@ def make_layer(
     tables = ImageTables(parts["fvars"], parts["gvars"], base.tables.target)
     kept = () if parts["new_code_reason"] else base.objects
     objects = [*kept, *map(Path, parts["objects"])]
-    link_image(made / "sys.so", objects, Path(parts["heap"]), tables, libjulia=libjulia, workdir=work)
+    heap = Path(parts["heap"])
+    if not parts["whole_heap_reason"]:
+        heap = _assembled(heap, base)
+    link_image(made / "sys.so", objects, heap, tables, libjulia=libjulia, workdir=work)
     elf.redirect(made / "sys.so", parts["replaced"])
     linked = time.monotonic()
     inner = parts["timings"]
@@ -93,6 +99,7 @@ def make_layer(
         no_cutoff_reason=parts["no_cutoff_reason"] or None,
         recompiled=parts.get("recompiled", 0),
         new_code_reason=parts["new_code_reason"] or None,
+        whole_heap_reason=parts["whole_heap_reason"] or None,
         peak_memory=parts["peak_kib"] * 1024,
         timings={
             "evaluate": evaluated - begin,
@@ -104,3 +111,13 @@ def make_layer(
             "link": linked - compiled,
         },
     )
+
+
+def _assembled(recipe: Path, base: BaseImage) -> Path:
+    """The heap that a recipe tells of, as `link_image` wants it."""
+    heap = recipe.with_suffix(".o")
+    pieces = read_recipe(recipe, base.heap.size)
+    with heap.open("wb") as file:
+        file.write(bytes(elf.ELF_HEADER_SIZE))
+        write_blob(pieces, base.heap, file)
+    return heap
