@@ -12,10 +12,10 @@ Changes::Changes(const Image &image) : image(image) {
     size_t words = blob.objects.size / sizeof(uint64_t);
     relocated.resize(words / 8 + 1);
     std::vector<uint8_t> headers(words / 8 + 1);
-    auto *list = (const uint32_t *)((const char *)image.tagged);
+    const uint32_t *list = image.tagged;
     for (; *list; list++)
         headers[*list / 64] |= (uint8_t)(1 << (*list / 8 % 8));
-    headers_end = (size_t)(list - image.tagged);
+    header_count = (size_t)(list - image.tagged);
     list++;
     const uint32_t *begin = list;
     for (; *list; list++) {
@@ -27,9 +27,9 @@ Changes::Changes(const Image &image) : image(image) {
             places.push_back({offset, (size_t)(list - begin)});
         }
     }
-    references_end = (size_t)(list - begin);
+    reference_count = (size_t)(list - begin);
 
-    // The other words, eight at a time. The first is the section's size and no object.
+    // The other words, eight at a time.
     for (size_t block = 0; block < words / 8; block++) {
         auto known = (uint8_t)(relocated[block] | headers[block]);
         const char *now = memory + block * 64, *then = blob.bytes + block * 64;
@@ -80,6 +80,6 @@ size_t Changes::place_in_list(uint32_t offset) const {
     auto found = std::lower_bound(places.begin(), places.end(), std::make_pair(offset, (size_t)0));
     if (found != places.end() && found->first == offset)
         return found->second;
-    const uint32_t *list = image.tagged + headers_end + 1;
-    return (size_t)(std::find(list, list + references_end, offset) - list);
+    const uint32_t *list = image.tagged + header_count + 1;
+    return (size_t)(std::find(list, list + reference_count, offset) - list);
 }

@@ -201,7 +201,8 @@ private:
             return "nothing";
         if (kind_of(reference) == SYMBOL)
             return ":" + view.symbols[offset_in(reference)];
-        return "reference of kind " + std::to_string(kind_of(reference)) + " to " + std::to_string(offset_in(reference));
+        std::string kind = std::to_string(kind_of(reference));
+        return "reference of kind " + kind + " to " + std::to_string(offset_in(reference));
     }
 
     bool pair(uint32_t one, uint32_t other, const Link &by) {
@@ -283,7 +284,8 @@ private:
     void structs(uint32_t one, uint32_t other, jl_datatype_t *type) {
         jl_svec_t *names = type->name->names;
         auto named = [&](size_t i) {
-            return names && i < jl_svec_len(names) ? Link(jl_symbol_name((jl_sym_t *)jl_svecref(names, i))) : Link("field", i);
+            bool has_name = names && i < jl_svec_len(names);
+            return has_name ? Link(jl_symbol_name((jl_sym_t *)jl_svecref(names, i))) : Link("field", i);
         };
         for (size_t i = 0; i < jl_datatype_nfields(type); i++) {
             auto at = (uint32_t)jl_field_offset(type, (int)i);
@@ -344,9 +346,7 @@ private:
             for (size_t i = 0; i + 1 < jl_array_len(array); i += 2)
                 if (view.reference(data + 8 * (uint32_t)i + 8))
                     keys.push_back({signatures.of(view.reference(data + 8 * (uint32_t)i)), data + 8 * (uint32_t)i});
-            std::stable_sort(keys.begin(), keys.end(), [](const std::pair<uint64_t, uint32_t> &x, const std::pair<uint64_t, uint32_t> &y) {
-                return x.first < y.first;
-            });
+            std::sort(keys.begin(), keys.end());
             return keys;
         };
         auto keys_a = sorted(a, signatures_a, one), keys_b = sorted(b, signatures_b, other);
@@ -366,7 +366,8 @@ private:
                             (uint32_t)(offsetof(jl_module_t, usings) + offsetof(arraylist_t, len))})
             fields(one + at, other + at, {"word of the module", at});
         const auto rest = (uint32_t)offsetof(jl_module_t, build_id);
-        bytes(a.at(one + rest), b.at(other + rest), offsetof(jl_module_t, istopmod) + 1 - rest, "numbers of the module");
+        const size_t end = offsetof(jl_module_t, istopmod) + 1;
+        bytes(a.at(one + rest), b.at(other + rest), end - rest, "numbers of the module");
         if (!found.empty())
             return;
         const auto items = (uint32_t)(offsetof(jl_module_t, usings) + offsetof(arraylist_t, items));
@@ -390,8 +391,9 @@ private:
                 return differ("name " + name.first + " is too many");
             const Link by(a.symbols[offset_in(a.reference(name.second))].c_str());
             pair(name.second, twin->second, by);
-            for (size_t field : {offsetof(jl_binding_t, value), offsetof(jl_binding_t, globalref), offsetof(jl_binding_t, owner)})
-                fields(name.second + (uint32_t)field, twin->second + (uint32_t)field, by);
+            for (auto field : {(uint32_t)offsetof(jl_binding_t, value), (uint32_t)offsetof(jl_binding_t, globalref),
+                               (uint32_t)offsetof(jl_binding_t, owner)})
+                fields(name.second + field, twin->second + field, by);
             bytes(a.at(name.second + (uint32_t)offsetof(jl_binding_t, constp)),
                   b.at(twin->second + (uint32_t)offsetof(jl_binding_t, constp)), 2, by);
         }

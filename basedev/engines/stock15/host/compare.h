@@ -10,5 +10,6 @@
 // refer to, and the functions and slots of native code. Where an object stands makes no difference. Says where the
 // first difference is; nothing when there is none.
 //
-// `object_at` gives the object in memory that an offset of the first blob stands for: its type tells what is where in it.
+// `object_at` gives the object in memory that an offset of the first blob stands for: its type tells what is where in
+// it.
 std::string difference(const Blob &one, const Blob &other, const std::function<jl_value_t *(uint32_t)> &object_at);

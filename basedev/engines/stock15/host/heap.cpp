@@ -7,7 +7,7 @@
 
 namespace {
 
-const size_t GC_ALIGNMENT = 16, CACHE_LINE = 64;
+const size_t GC_ALIGNMENT = 16, CACHE_LINE = 64, LARGEST_OFFSET = (1u << 29) - 1;
 const size_t WORTH_A_PIECE = 48;  // bytes between two patches of which it is worth telling where they are
 
 size_t array_room(const jl_array_t *array) { return align(array_header_size(array), CACHE_LINE); }
@@ -49,7 +49,7 @@ Pairs pairs_of(const jl_array_t *table) {
 
 // What an object is to have in the blob, word by word.
 struct Heap::Contents {
-    explicit Contents(size_t size) : words(align(size, sizeof(uint64_t)) / sizeof(uint64_t)), references(words.size()) {}
+    explicit Contents(size_t size) : words(align(size, 8) / 8), references(words.size()) {}
     void copy(size_t offset, const void *from, size_t size) { memcpy((char *)words.data() + offset, from, size); }
     void word(size_t offset, uint64_t value) {
         words[offset / 8] = value;
@@ -78,6 +78,8 @@ Heap::Heap(const Image &image, const Functions &functions, const Values &values)
     if (jl_value_t *storage = jl_get_ptls_states()->root_task->tls)
         task_storage = reference(storage);
     encode_new_objects();
+    if (old_end + added_objects.size() > LARGEST_OFFSET)
+        give_up("the heap is too large");
     if (reason.empty())
         assemble();
 }

@@ -25,7 +25,8 @@
 //                                      what each of the latter gives before the former, once more, and after them
 //   apply COUNT, then COUNT steps      the same, for good
 //   compile LENGTH LENGTH, two paths   after `apply`: writes the layer's objects and heap to a directory; with the record
-//                                      of dependencies in a file, or if that has no name, all that Julia ended is new
+//                                      of dependencies in a file, or if that has no name, all that Julia ended is new.
+//                                      The heap is a recipe (recipe.h), or with a `whole_heap_reason` all of it
 //   dependencies LENGTH                writes to a path what results of inference depend on (dependencies.h), and tells
 //                                      {"unstable": the argument types of those that come out otherwise when inferred
 //                                      alone}
@@ -662,7 +663,8 @@ private:
                     break;
                 }
         ios_t *stock = jl_create_system_image(layer.description());
-        std::string where = difference(Blob(ours.data()), Blob(stock->buf), [&](uint32_t at) { return heap.object_at(at); });
+        auto object_at = [&](uint32_t offset) { return heap.object_at(offset); };
+        std::string where = difference(Blob(ours.data()), Blob(stock->buf), object_at);
         ios_close(stock);
         if (!where.empty())
             fail("the heap is not the one that Julia writes: " + where);
