@@ -34,6 +34,10 @@ class ImageSymbols:
         """Where the image has a symbol when it is loaded at 0."""
         return self._symbols[name][0] if name in self._symbols else self._missing(name)
 
+    def size(self, name: str) -> int:
+        """How many bytes a symbol stands for."""
+        return self._symbols[name][1] if name in self._symbols else self._missing(name)
+
     def contents(self, name: str) -> bytes:
         """The bytes of a symbol with contents in the file, as long as its size says."""
         begin = self.offset(self.address(name))

@@ -36,8 +36,8 @@ T = TypeVar("T")
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
-    **dict.fromkeys(("new_code_reason", "old_lines_reason", "no_cutoff_reason", "linker", "linker_reason")),
-    **dict.fromkeys(("invalidated", "reinferred", "recompiled", "peak_memory", "server")),
+    **dict.fromkeys(("new_code_reason", "old_lines_reason", "no_cutoff_reason", "whole_heap_reason", "linker_reason")),
+    **dict.fromkeys(("linker", "invalidated", "reinferred", "recompiled", "peak_memory", "server")),
     **{"collected": [], "timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
@@ -76,6 +76,8 @@ class Result:
     """What linked the image, "none" if it was put together without one."""
     linker_reason: str | None = None
     """Why a linker was needed for a chained image, if so."""
+    whole_heap_reason: str | None = None
+    """Why all of the heap was written, and not what is different from the base image's, if so."""
     peak_memory: int | None = None
     server: str | None = None
     """Whether a warm server was "used" or "started" for it, "off", or why there was none."""
@@ -92,6 +94,7 @@ class Result:
         self.no_cutoff_reason, self.new_code_reason = layer.no_cutoff_reason, layer.new_code_reason
         self.old_lines_reason = layer.old_lines_reason
         self.linker, self.linker_reason = layer.linker, layer.linker_reason
+        self.whole_heap_reason = layer.whole_heap_reason
         self.peak_memory = layer.peak_memory
 
     def to_json(self) -> dict[str, Any]:
@@ -119,6 +122,7 @@ class Result:
             "recompiled": self.recompiled,
             "linker": self.linker,
             "linker_reason": self.linker_reason,
+            "whole_heap_reason": self.whole_heap_reason,
             "peak_memory": self.peak_memory,
             "server": self.server,
             "collected": list(self.collected),

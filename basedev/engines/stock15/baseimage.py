@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ... import syntax
+from ... import elf, syntax
 from ...assemble import Contents, assemble
 from ...debug_lines import make_index
 from ...distribution import Distribution
@@ -40,7 +40,7 @@ CONTENTS = "6"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = (
     *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp"),
-    *("dependencies.cpp", "inference.cpp"),
+    *("dependencies.cpp", "inference.cpp", "blob.cpp", "room.cpp"),
 )
 """The host's sources on which a base image depends."""
 
@@ -95,6 +95,14 @@ class BaseImage:
         if reason := self.entry.manifest["unknown_lines"]:
             raise UnknownDebugInfo(reason)
         return self.entry.file("lines.zip")
+
+    @cached_property
+    def heap(self) -> Range:
+        """Its serialized heap."""
+        symbols = elf.ImageSymbols(self.sysimage)
+        offset = symbols.offset(symbols.address("jl_system_image_data"))
+        assert offset is not None
+        return Range(self.sysimage, offset, symbols.size("jl_system_image_data"))
 
     @cached_property
     def sources(self) -> Sources:

@@ -10,8 +10,9 @@ from typing import Any
 
 from ... import elf
 from ...assemble import Contents, assemble
+from ...heap_recipe import read_recipe
 from ...link import ImageTables, link_image, linker
-from ...pieces import Range
+from ...pieces import Piece, Range, Writer
 from ...relocate import NeedsLinker
 from ...storage import disk_errors
 from .baseimage import BaseImage
@@ -35,20 +36,33 @@ def make_image(output: Path, base: BaseImage, parts: Mapping[str, Any], libjulia
 
     Raises InternalError when that is not possible, SetupError when the disk is full; nothing is left at `output`.
     """
-    heap, objects = Path(parts["heap"]), [Path(path) for path in parts["objects"]]
+    objects = [Path(path) for path in parts["objects"]]
+    heap = _heap(base, parts)
     try:
         if os.environ.get(FORCED) == "linker":
             raise NeedsLinker(f"{FORCED} says so")
         if parts["new_code_reason"]:
             raise NeedsLinker("no native code of the base image is kept")
-        contents = Range(heap, elf.ELF_HEADER_SIZE, heap.stat().st_size - elf.ELF_HEADER_SIZE)
-        new = Contents([contents], parts["fvars"], parts["gvars"], objects, parts["replaced"])
+        new = Contents(heap, parts["fvars"], parts["gvars"], objects, parts["replaced"])
         with disk_errors("write the image"):
             assemble(output, base.prelinked, new, base.library_names)
         return Made("none", None)
     except NeedsLinker as reason:
         tables = ImageTables(parts["fvars"], parts["gvars"], base.tables.target)
         kept = [] if parts["new_code_reason"] else base.objects
-        link_image(output, [*kept, *objects], heap, tables, libjulia=libjulia, workdir=work)
+        whole = Path(parts["heap"])
+        if not parts["whole_heap_reason"]:
+            whole = work / "whole.o"
+            with disk_errors("write the heap"), whole.open("wb") as file, Writer(file.fileno()) as writer:
+                writer.write(elf.ELF_HEADER_SIZE, heap)
+        link_image(output, [*kept, *objects], whole, tables, libjulia=libjulia, workdir=work)
         elf.redirect(output, parts["replaced"])
         return Made(linker(), str(reason))
+
+
+def _heap(base: BaseImage, parts: Mapping[str, Any]) -> list[Piece]:
+    """The heap that the host wrote: a recipe, or all of it behind room for a header."""
+    written = Path(parts["heap"])
+    if not parts["whole_heap_reason"]:
+        return read_recipe(written, base.heap)
+    return [Range(written, elf.ELF_HEADER_SIZE, written.stat().st_size - elf.ELF_HEADER_SIZE)]

@@ -43,6 +43,8 @@ class Layer:
     """What linked the image, or "none"."""
     linker_reason: str | None
     """Why one was needed, if so."""
+    whole_heap_reason: str | None
+    """Why the heap was written as a whole, if not as a difference from the base image's."""
     peak_memory: int
     """Of the host, in bytes."""
     timings: dict[str, float]
@@ -100,6 +102,7 @@ def make_layer(
         old_lines_reason=old_lines_reason,
         linker=image.linker,
         linker_reason=image.linker_reason,
+        whole_heap_reason=parts["whole_heap_reason"] or None,
         peak_memory=parts["peak_kib"] * 1024,
         timings={
             "evaluate": evaluated - begin,

@@ -14,34 +14,6 @@
 
 namespace {
 
-// A reference in the image is 29 bits of offset below three bits that tell what kind it is.
-enum ReferenceKind { DATA, CONST_DATA, TAG, SYMBOL, BINDING, FUNCTION, BUILTIN };
-const int KIND_SHIFT = 29;
-const uint32_t OFFSET_MASK = (1u << KIND_SHIFT) - 1;
-
-struct Section {
-    const char *begin;
-    size_t size;
-};
-
-// Walks the sections of a serialized image: each is its size (32 bits) and its bytes.
-class Sections {
-public:
-    explicit Sections(const char *image) : image(image), position(image) {}
-    Section next(size_t alignment = 1) {
-        uint32_t size;
-        memcpy(&size, position, sizeof size);
-        position += sizeof size;
-        size_t offset = (size_t)(position - image + alignment - 1) & ~(alignment - 1);
-        Section section = {image + offset, size};
-        position = image + offset + size;
-        return section;
-    }
-
-private:
-    const char *image, *position;
-};
-
 template <class T> T symbol(void *library, const char *name) {
     void *address = dlsym(library, name);
     if (!address)
@@ -73,8 +45,7 @@ std::vector<jl_value_t *> read_symbols(Section section) {
     std::vector<jl_value_t *> symbols;
     const char *p = section.begin, *end = p + section.size;
     while (p < end) {
-        uint32_t length;
-        memcpy(&length, p, sizeof length);
+        auto length = read_at<uint32_t>(p);
         p += sizeof length;
         symbols.push_back((jl_value_t *)jl_symbol_n(p, length));
         p += length + 1;
@@ -93,20 +64,20 @@ std::vector<bool> filled(Section table, size_t record_size) {
     return set;
 }
 
+}  // namespace
+
 // Tagged references name the root task and the boxed small integers (get_item_for_reloc).
 jl_value_t *tagged_value(uint32_t tag) {
     if (tag == 0)
         return (jl_value_t *)jl_get_ptls_states()->root_task;
     tag -= 1;
-    if (tag < 1024)
-        return jl_box_int64((int64_t)tag - 512);
-    tag -= 1024;
-    if (tag < 1024)
-        return jl_box_int32((int32_t)tag - 512);
-    return jl_box_uint8((uint8_t)(tag - 1024));
+    if (tag < SMALL_INTEGERS)
+        return jl_box_int64((int64_t)tag - SMALL_INTEGERS / 2);
+    tag -= SMALL_INTEGERS;
+    if (tag < SMALL_INTEGERS)
+        return jl_box_int32((int32_t)tag - (int32_t)SMALL_INTEGERS / 2);
+    return jl_box_uint8((uint8_t)(tag - SMALL_INTEGERS));
 }
-
-}  // namespace
 
 void fail(const std::string &message) {
     fprintf(stderr, "host: %s\n", message.c_str());
@@ -120,32 +91,27 @@ void Image::load(const char *path) {
         fail(std::string(path) + " is not the image that was loaded");
     data = symbol<char *>(library, "jl_system_image_data");
     const char *file = pristine(path, (const link_map *)library, data);
+    blob = Blob(file);
+    symbols = read_symbols(blob.symbols);
+    tagged = (const uint32_t *)(data + (blob.relocations.begin - file));
+    filled_gvars = filled(blob.gvars, sizeof(uint32_t));
+    filled_fvars = filled(blob.fvars, sizeof(uint64_t));
 
-    Sections sections(file);
-    objects_size = sections.next().size + sizeof(uint32_t);
-    sections.next(16);  // constant data
-    auto symbols = read_symbols(sections.next());
-    tagged = (const uint32_t *)(data + (sections.next().begin - file));
-    Section gvar_record = sections.next(), fptr_record = sections.next();
-    filled_gvars = filled(gvar_record, sizeof(uint32_t));
-    filled_fvars = filled(fptr_record, sizeof(uint64_t));
-
-    auto value_of = [&](uint32_t reference) -> jl_value_t * {
-        uint32_t offset = reference & OFFSET_MASK;
-        switch (reference >> KIND_SHIFT) {
+    auto value_of = [&](Reference reference) -> jl_value_t * {
+        uint32_t offset = offset_in(reference);
+        switch (kind_of(reference)) {
         case DATA: return (jl_value_t *)(data + offset);
         case SYMBOL: return symbols[offset];
         case TAG: return tagged_value(offset);
+        default: fail("a gvar of the image refers to something unknown");
         }
-        fail("a gvar of the image refers to something unknown");
     };
 
     auto *gvars_base = symbol<char *>(library, "jl_sysimg_gvars_base");
     auto *gvars_offsets = symbol<int32_t *>(library, "jl_sysimg_gvars_offsets");
     gvars = *gvars_offsets++;
-    for (size_t i = 0; i < gvar_record.size / sizeof(uint32_t); i++) {
-        uint32_t reference;
-        memcpy(&reference, gvar_record.begin + i * sizeof reference, sizeof reference);
+    for (size_t i = 0; i < blob.gvars.count<Reference>(); i++) {
+        auto reference = blob.gvars.at<Reference>(i);
         if (!reference)
             continue;
         jl_value_t *value = value_of(reference);
@@ -158,9 +124,8 @@ void Image::load(const char *path) {
     auto *fvars_base = symbol<char *>(library, "jl_sysimg_fvars_base");
     auto *fvars_offsets = symbol<int32_t *>(library, "jl_sysimg_fvars_offsets");
     fvars = *fvars_offsets++;
-    for (size_t i = 0; i < fptr_record.size / sizeof(uint64_t); i++) {
-        uint32_t offset;
-        memcpy(&offset, fptr_record.begin + i * sizeof(uint64_t), sizeof offset);
+    for (size_t i = 0; i < blob.fvars.count<uint64_t>(); i++) {
+        auto offset = (uint32_t)blob.fvars.at<uint64_t>(i);
         if (!offset)
             continue;
         bool specialized = !(offset >> 31);  // the wrapper for jl_invoke is recorded inverted
@@ -180,13 +145,12 @@ void Image::load(const char *path) {
         code->isspecsig = 1;
         if (entry.invoke == INVOKE_NONE) {
             // Which entry of the runtime calls it stands in the file only: in memory it reads NULL.
-            uint64_t reference;
-            memcpy(&reference, file + offset + offsetof(jl_code_instance_t, invoke), sizeof reference);
-            if (reference >> KIND_SHIFT == FUNCTION && (reference & OFFSET_MASK) == API_BOXED) {
+            auto reference = (Reference)blob.word(offset + offsetof(jl_code_instance_t, invoke));
+            if (reference == reference_to(FUNCTION, CALL_BOXED)) {
                 entry.invoke = INVOKE_BOXED;
                 code->invoke = jl_fptr_args;
             }
-            else if (reference >> KIND_SHIFT == FUNCTION && (reference & OFFSET_MASK) == API_SPARAMS) {
+            else if (reference == reference_to(FUNCTION, CALL_SPARAMS)) {
                 entry.invoke = INVOKE_SPARAMS;
                 code->invoke = jl_fptr_sparam;
             }
@@ -198,13 +162,8 @@ void Image::load(const char *path) {
 }
 
 std::string Image::what_is_missing(const char *heap) const {
-    Sections sections(heap);
-    sections.next();
-    sections.next(16);
-    sections.next();
-    sections.next();
-    auto now_gvars = filled(sections.next(), sizeof(uint32_t));
-    auto now_fvars = filled(sections.next(), sizeof(uint64_t));
+    Blob written(heap);
+    auto now_gvars = filled(written.gvars, sizeof(uint32_t)), now_fvars = filled(written.fvars, sizeof(uint64_t));
     for (size_t i = 0; i < filled_gvars.size(); i++)
         if (filled_gvars[i] && (i >= now_gvars.size() || !now_gvars[i]))
             return "the value of slot " + std::to_string(i + 1);

@@ -1,10 +1,12 @@
 // The system image that the process was started on: where its objects are, and its native code.
 #pragma once
 
-#include "runtime.h"
+#include "blob.h"
 
 #include <functional>
+#include <map>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -14,6 +16,10 @@ struct NativeCode {
     int32_t invoke = INVOKE_NONE;  // an fvar, or INVOKE_BOXED, INVOKE_SPARAMS
     uint32_t specialized = 0;      // an fvar, or 0
 };
+
+// What an image is to have: the functions of CodeInstances as in NativeCode, and the numbers of the slots for values.
+using Functions = std::map<jl_code_instance_t *, std::tuple<uint32_t, uint32_t>>;
+using Values = std::map<void *, int32_t>;
 
 class Image {
 public:
@@ -26,9 +32,14 @@ public:
     std::vector<jl_code_instance_t *> order;            // the keys of `native` in the order of the table
     std::unordered_map<void *, uint32_t> gvar_of;       // value -> slot, counted from 1
 
+    Blob blob;                           // as it stands in the file
+    std::vector<jl_value_t *> symbols;   // those of the blob
+    const uint32_t *tagged = nullptr;    // offsets of all objects' headers, ascending, ended by 0
+
     bool contains(const void *object) const {
-        return (const char *)object >= data && (const char *)object < data + objects_size;
+        return (const char *)object >= data && (const char *)object < data + blob.objects.size;
     }
+    // An offset in the blob stands for the same offset here.
     uint32_t offset_of(const void *object) const { return (uint32_t)((const char *)object - data); }
     void *at(uint32_t offset) const { return data + offset; }
     // Every object of exactly this type in the image.
@@ -47,9 +58,10 @@ public:
 private:
     mutable std::unordered_map<jl_datatype_t *, std::vector<jl_value_t *>> kept;
     std::vector<bool> filled_gvars, filled_fvars;
-    char *data = nullptr;      // the image's objects in memory
-    size_t objects_size = 0;   // of which this many bytes are objects
-    const uint32_t *tagged = nullptr;  // offsets of all objects' headers, ended by 0
+    char *data = nullptr;  // the blob in memory, relocated
 };
+
+// The object that a reference of kind TAG stands for.
+jl_value_t *tagged_value(uint32_t tag);
 
 [[noreturn]] void fail(const std::string &message);

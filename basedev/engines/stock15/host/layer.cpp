@@ -62,8 +62,8 @@ struct NativeDescription {
     std::unique_ptr<Module> module;
     std::vector<GlobalValue *> fvars;
     std::vector<GlobalValue *> gvars;
-    std::map<jl_code_instance_t *, std::tuple<uint32_t, uint32_t>> functions;  // invoke, specialized
-    std::map<void *, int32_t> values;
+    Functions functions;
+    Values values;
 };
 
 struct Layer::Code {
@@ -500,3 +500,5 @@ std::vector<std::pair<uint32_t, uint32_t>> Layer::replaced(size_t since, size_t 
 }
 
 void *Layer::description() { return &code->merged; }
+const Functions &Layer::functions() const { return code->merged.functions; }
+const Values &Layer::values() const { return code->merged.values; }

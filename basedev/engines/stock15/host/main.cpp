@@ -29,7 +29,8 @@
 //                                      what each of the latter gives before the former, once more, and after them
 //   apply COUNT, then COUNT steps      the same, for good
 //   compile LENGTH LENGTH, two paths   after `apply`: writes the layer's objects and heap to a directory; with the record
-//                                      of dependencies in a file, or if that has no name, all that Julia ended is new
+//                                      of dependencies in a file, or if that has no name, all that Julia ended is new.
+//                                      The heap is a recipe (recipe.h), or with a `whole_heap_reason` all of it
 //   dependencies LENGTH                writes to a path what results of inference depend on (dependencies.h), and tells
 //                                      {"unstable": the argument types of those that come out otherwise when inferred
 //                                      alone}
@@ -45,14 +46,17 @@
 #include "bindings.h"
 #include "census.h"
 #include "child.h"
+#include "compare.h"
 #include "delta.h"
 #include "docstrings.h"
 #include "effects.h"
 #include "evaluate.h"
+#include "heap.h"
 #include "json.h"
 #include "layer.h"
 #include "lines.h"
 #include "logging.h"
+#include "room.h"
 #include "serve.h"
 #include "syntax.h"
 
@@ -435,6 +439,7 @@ public:
             if (code->max_world == ALWAYS && listed.insert(code->def).second)
                 jl_array_ptr_1d_push(instances, (jl_value_t *)code->def);
         Layer layer(image, false);
+        leave_room_for_names(image);
         Json json;
         json.open('{');
         write_image(json, layer, instances, world, directory, "base");
@@ -639,6 +644,68 @@ private:
         return found;
     }
 
+    // Of a layer on the image as a recipe (recipe.h), where that can be; otherwise all of it, with the reason.
+    void write_heap(Json &json, Layer &layer, const std::string &directory) {
+        const char *setting = getenv("BASEDEV_HEAP");  // stock, compare, or damaged (a comparison that has to fail)
+        std::string wish = setting ? setting : "";
+        std::string reason = !layer.chained ? "all code is compiled anew" : wish == "stock" ? "BASEDEV_HEAP=stock" : "";
+        if (reason.empty()) {
+            if (wish == "compare" || wish == "damaged")
+                jl_gc_collect(JL_GC_FULL);  // as the serializer does, which leaves out what only weak references know
+            Heap heap(image, layer.functions(), layer.values());
+            reason = heap.reason;
+            if (reason.empty()) {
+                timings.lap("heap");
+                if (wish == "compare" || wish == "damaged")
+                    compare(heap, layer, wish == "damaged");
+                std::string records = heap.recipe.records();
+                write_file(json, directory + "/heap.recipe", 0, records.data(), records.size());
+            }
+        }
+        if (!reason.empty())
+            write_whole_heap(json, layer, directory);
+        json.key("whole_heap_reason").string(reason);
+    }
+
+    // Ends the process when the runtime's serializer writes another heap.
+    void compare(const Heap &heap, Layer &layer, bool damaged) {
+        std::string ours = heap.recipe.assembled();
+        if (damaged)
+            for (jl_code_instance_t *code : image.order)
+                if (jl_is_method(code->def->def.value)) {
+                    ours[image.offset_of(&code->def->def.method->line)] ^= 1;
+                    break;
+                }
+        ios_t *stock = jl_create_system_image(layer.description());
+        auto object_at = [&](uint32_t offset) { return heap.object_at(offset); };
+        std::string where = difference(Blob(ours.data()), Blob(stock->buf), object_at);
+        ios_close(stock);
+        if (!where.empty())
+            fail("the heap is not the one that Julia writes: " + where);
+        timings.lap("compare");
+    }
+
+    void write_whole_heap(Json &json, Layer &layer, const std::string &directory) {
+        ios_t *heap = jl_create_system_image(layer.description());
+        std::string missing = layer.chained ? image.what_is_missing(heap->buf) : "";
+        if (!missing.empty())
+            fail("the new heap lost " + missing + ", which kept native code uses");
+        timings.lap("heap");
+        // room for the header that makes an object file of it
+        write_file(json, directory + "/heap.o", ELF_HEADER_ROOM, heap->buf, heap->size);
+    }
+
+    void write_file(Json &json, const std::string &path, off_t room, const char *bytes, size_t size) {
+        int file = open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644);
+        if (file < 0 || lseek(file, room, SEEK_SET) != room)
+            fail("cannot write " + path + ": " + strerror(errno));
+        write_all(file, bytes, size);
+        if (close(file))
+            fail("cannot write " + path + ": " + strerror(errno));
+        json.key("heap").string(path);
+        timings.lap("write heap");
+    }
+
     void write_image(Json &json, Layer &layer, jl_array_t *instances, size_t world, const std::string &directory,
                      const char *name) {
         if (jl_array_len(instances)) {
@@ -648,29 +715,13 @@ private:
         }
         if (!layer.chained && delta->inferred)
             delta->forget_ended_code();
-        ios_t *heap = jl_create_system_image(layer.description());
-        std::string missing = layer.chained ? image.what_is_missing(heap->buf) : "";
-        if (!missing.empty())
-            fail("the new heap lost " + missing + ", which kept native code uses");
-        timings.lap("heap");
-        std::string path = directory + "/heap.o";
-        int file = open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644);
-        if (file < 0)
-            fail("cannot write " + path + ": " + strerror(errno));
-        // room for the header that makes an object file of it
-        if (lseek(file, ELF_HEADER_ROOM, SEEK_SET) != ELF_HEADER_ROOM)
-            fail("cannot write " + path + ": " + strerror(errno));
-        write_all(file, heap->buf, heap->size);
-        if (close(file))
-            fail("cannot write " + path + ": " + strerror(errno));
-        timings.lap("write heap");
+        write_heap(json, layer, directory);
         auto objects = layer.finish_emission();
         timings.lap("emit");
         json.key("objects").open('[');
         for (auto &object : objects)
             json.string(object);
-        json.close(']').key("heap").string(path);
-        json.key("fvars").number(layer.fvars).key("gvars").number(layer.gvars);
+        json.close(']').key("fvars").number(layer.fvars).key("gvars").number(layer.gvars);
         json.key("recompiled").number((long long)layer.compiled);
         json.key("calls_into_base").number((long long)layer.calls_into_base);
         json.key("calls_through_runtime").number((long long)layer.calls_through_runtime);

@@ -28,9 +28,7 @@ JL_DLLEXPORT jl_methtable_t *jl_method_table_for(jl_value_t *argtypes);
 JL_DLLEXPORT ios_t *jl_create_system_image(void *native_code);
 }
 
-// Values of the field `invoke` that name a calling convention of the runtime (src/julia_internal.h, JL_API_*),
-// and how the table of functions in an image names them (jl_get_function_id: -1, -2).
-enum { API_BOXED = 1, API_CONST = 2, API_SPARAMS = 3 };
+// How the table of functions in an image names calling conventions of the runtime (jl_get_function_id).
 enum : int32_t { INVOKE_NONE = 0, INVOKE_BOXED = -1, INVOKE_SPARAMS = -2 };
 
 inline jl_value_t *unwrap(jl_value_t *type) {
