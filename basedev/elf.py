@@ -34,9 +34,14 @@ class ImageSymbols:
         """Where the image has a symbol when it is loaded at 0."""
         return self._symbols[name][0] if name in self._symbols else self._missing(name)
 
-    def size(self, name: str) -> int:
-        """How many bytes a symbol stands for."""
-        return self._symbols[name][1] if name in self._symbols else self._missing(name)
+    def number(self, name: str) -> int:
+        """The number of 64 bits at a symbol."""
+        begin = self.offset(self.address(name))
+        if begin is None:
+            raise SetupError(f"{self.path}: {name} has no contents")
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            return int.from_bytes(file.read(8), "little")
 
     def contents(self, name: str) -> bytes:
         """The bytes of a symbol with contents in the file, as long as its size says."""

@@ -36,7 +36,7 @@ from ..full import compiler_files
 from .host_program import SOURCES, Host, host_program
 from .parsed import Kept, keep
 
-CONTENTS = "6"
+CONTENTS = "7"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = (
     *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp"),
@@ -96,13 +96,10 @@ class BaseImage:
             raise UnknownDebugInfo(reason)
         return self.entry.file("lines.zip")
 
-    @cached_property
+    @property
     def heap(self) -> Range:
         """Its serialized heap."""
-        symbols = elf.ImageSymbols(self.sysimage)
-        offset = symbols.offset(symbols.address("jl_system_image_data"))
-        assert offset is not None
-        return Range(self.sysimage, offset, symbols.size("jl_system_image_data"))
+        return Range(self.sysimage, *self.entry.manifest["heap"])
 
     @cached_property
     def sources(self) -> Sources:
@@ -209,6 +206,7 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
         "native": facts["native"],
         "fvars": tables.fvars,
         "gvars": tables.gvars,
+        "heap": _heap(made / "base.so"),
         "target": tables.target.hex(),
         "linker_reason": linker_reason,
         "objects": [path.name for path in objects],
@@ -239,6 +237,14 @@ def _link(
         link_image(image, objects, heap, tables, libjulia=libjulia, workdir=work)
         return f"the base image can't be built on: {reason}"
     return None
+
+
+def _heap(image: Path) -> tuple[int, int]:
+    """Where the serialized heap begins in an image's file, and its size."""
+    symbols = elf.ImageSymbols(image)
+    offset = symbols.offset(symbols.address("jl_system_image_data"))
+    assert offset is not None
+    return offset, symbols.number("jl_system_image_size")
 
 
 def _take_census(
