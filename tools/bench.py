@@ -95,7 +95,6 @@ def measure(options: argparse.Namespace, say: Callable[[str], None], keep: Calla
             shutil.unpack_archive(archive, root / "before")
             before = stack.enter_context(Workplace(root / "older", root / "before"))
         measuring = Measuring(place, before, say)
-        place.start_server()
         if "edits" in parts:
             results.ways = measuring.ways(edits, options.runs, (*((BEFORE,) if before else ()), JULIA, COLD, WARM))
             keep(results)
@@ -127,8 +126,8 @@ def main() -> None:
         parser.error(f"there are no edits {', '.join(sorted(unknown))}; there are {', '.join(BY_NAME)}")
     if options.runs < 1:
         parser.error("--runs is 1 or more")
-    for name in (signal.SIGINT, signal.SIGTERM):  # so that all is put away
-        signal.signal(name, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # so that all is put away
+        signal.signal(number, signal.default_int_handler)
     err = Console(stderr=True, highlight=False, markup=False)
 
     def keep(results: Results) -> None:
