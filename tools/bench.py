@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -75,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure(options: argparse.Namespace, say: Callable[[str], None]) -> Results:
-    """Does what was asked for."""
+def measure(options: argparse.Namespace, say: Callable[[str], None], keep: Callable[[Results], None]) -> Results:
+    """Does what was asked for. What there is after each long part is handed to `keep`."""
     chosen = options.edits or (["all"] if options.all else LIGHT)
     edits = [edit for name, edit in BY_NAME.items() if name in chosen or "all" in chosen]
     parts = options.only or (PARTS if options.all else QUICK)
@@ -94,22 +95,26 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> Results:
             shutil.unpack_archive(archive, root / "before")
             before = stack.enter_context(Workplace(root / "older", root / "before"))
         measuring = Measuring(place, before, say)
-        place.start_server()
         if "edits" in parts:
             results.ways = measuring.ways(edits, options.runs, (*((BEFORE,) if before else ()), JULIA, COLD, WARM))
+            keep(results)
             if not options.skip_full:
                 results.full, results.redump = measuring.full(), measuring.redump()
+                keep(results)
         if "watch" in parts:
             results.watch = measuring.watch(options.runs)
         if "growth" in parts:
             results.growth = measuring.growth(options.growth, options.runs)
+            keep(results)
         if "successive" in parts:
             results.successive = measuring.successive(options.successive)
+            keep(results)
         if "result" in parts:
             base, chained = measuring.images()
             results.start = measuring.start(base, chained, 20)
             results.code = measuring.code(base, chained, 16)
             results.switch = measuring.switch(10)  # it makes commits: nothing else comes after it
+    keep(results)
     return results
 
 
@@ -121,13 +126,18 @@ def main() -> None:
         parser.error(f"there are no edits {', '.join(sorted(unknown))}; there are {', '.join(BY_NAME)}")
     if options.runs < 1:
         parser.error("--runs is 1 or more")
+    for number in (signal.SIGINT, signal.SIGTERM):  # so that all is put away
+        signal.signal(number, signal.default_int_handler)
     err = Console(stderr=True, highlight=False, markup=False)
+
+    def keep(results: Results) -> None:
+        if options.json:
+            options.json.write_text(json.dumps(asdict(results), indent=1) + "\n")
+
     if options.source:
         results = Results.from_json(json.loads(options.source.read_text()))
     else:
-        results = measure(options, err.print)
-    if options.json:
-        options.json.write_text(json.dumps(asdict(results), indent=1) + "\n")
+        results = measure(options, err.print, keep)
     if options.update:
         lacking = tables.update(options.update, results)
         for name, what in lacking.items():

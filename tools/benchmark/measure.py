@@ -208,6 +208,7 @@ class Measuring:
         measured: dict[str, dict[str, Measured]] = {edit.name: {} for edit in edits}
         for run in range(runs + 1):
             for edit in edits:
+                self._place.start_server()  # it ends when nobody needs it for long
                 for way in ways:
                     if (way == BEFORE and edit.name not in STEPS) or (way == JULIA and edit.anew):
                         continue
@@ -268,6 +269,7 @@ class Measuring:
     def watch(self, times: int) -> Measured:
         """From saving to the line that it is built."""
         self._say("basedev watch ...")
+        self._place.start_server()
         measured = Measured()
         running = subprocess.Popen(
             self._place.command("watch", "--no-full-rebuild"),
@@ -360,6 +362,7 @@ class Measuring:
         measured = [Growth(count, min(count, len(BASE_FILES))) for count in counts]
         for run in range(runs + 1):
             for one in measured:
+                self._place.start_server()
                 for way in (COLD, WARM):
                     built = self._build(definitions(one.count, self._next()), way, 0.0 if run else CLOSE)
                     kept = one.ways.setdefault(way, Measured())
@@ -373,6 +376,7 @@ class Measuring:
     def successive(self, times: int) -> Successive:
         """The same function with one body after another."""
         measured = Successive()
+        self._place.start_server()
         for number in range(times):
             built = self._build(body(self._next()), WARM)
             measured.seconds.append(built["seconds"])
