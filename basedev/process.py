@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +67,19 @@ def run(
     if status:
         raise _failure(Path(words[0]).name, status, output)
     return output
+
+
+def start_module(name: str, *words: str | Path) -> None:
+    """Starts a module of this package as a program that goes on when basedev ends, and that nobody waits for."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", f"{__package__}.{name}", *words],
+        cwd=Path(__file__).parents[1],  # where the package is found
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    running.returncode = 0  # not asked for: its end is the system's affair
 
 
 class Background:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import process
 from .errors import SetupError
 from .holds import Hold
 from .storage import Storage, digest_of, disk_errors, file_digest
@@ -89,14 +90,14 @@ class Store:
             try:
                 if (directory / file).stat().st_size != expected["size"]:
                     wrong.append(f"{file} has another size")
-                elif file_digest(directory / file) != expected["sha256"]:
+                elif expected["sha256"] not in (None, file_digest(directory / file)):
                     wrong.append(f"{file} has another checksum")
             except OSError as error:
                 wrong.append(f"{file} can't be read ({error.strerror})")
         known = {*manifest["files"], MANIFEST, VERIFIED, USED, PINNED}
         for path in sorted(directory.rglob("*")):
             file = path.relative_to(directory).as_posix()
-            if not path.is_dir() and file not in known and not file.startswith(f".{VERIFIED}-"):
+            if not path.is_dir() and file not in known and not file.startswith((f".{VERIFIED}-", f".{MANIFEST}-")):
                 wrong.append(f"{file} does not belong to it")
         return wrong
 
@@ -120,28 +121,53 @@ class Store:
                 (directory / PINNED).unlink(missing_ok=True)
         return True
 
-    def publish(self, kind: str, name: str, made: Path, about: Mapping[str, Any]) -> Entry:
-        """Adds a directory that was made in `storage.staging`; all files in it become part of the entry."""
+    def publish(
+        self, kind: str, name: str, made: Path, about: Mapping[str, Any], *, checksums_later: bool = False
+    ) -> Entry:
+        """Adds a directory that was made in `storage.staging`; all files in it become part of the entry.
+
+        With `checksums_later`, those of its files are computed by a process in the background. Until it has done so,
+        a file is taken for damaged when its size or time of change differ.
+        """
         files = {
-            path.relative_to(made).as_posix(): {"sha256": file_digest(path), "size": path.stat().st_size}
+            path.relative_to(made).as_posix(): {
+                "sha256": None if checksums_later else file_digest(path),
+                "size": path.stat().st_size,
+            }
             for path in sorted(made.rglob("*"))
             if path.is_file()
         }
         manifest = {"schema": SCHEMA, "entry": f"{kind}/{name}", "created": time.time(), **about, "files": files}
-        manifest["checksum"] = _checksum(manifest)
-        (made / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        _write_manifest(made / MANIFEST, manifest)
         for path in made.rglob("*"):
-            if path.is_file():
+            if path.is_file() and path.name != MANIFEST:
                 path.chmod(path.stat().st_mode & 0o555)
         (made / VERIFIED).write_text(json.dumps(_stats(made, files)))
         with Hold.take(made) or nullcontext():  # goes with the directory to its place: nobody collects it there
             while True:
                 self.storage.publish(made, self.storage.root / kind / name)
                 if entry := self.find(kind, name):
+                    if checksums_later:
+                        process.start_module("checksums", entry.directory)
                     return entry
                 if not made.exists():
                     raise SetupError(f"{kind}/{name} was damaged while it was written; is the disk all right?")
                 # Another stood there, and was damaged or is collected now.
+
+    def add_checksums(self, kind: str, name: str) -> None:
+        """Computes the checksums that an entry's manifest does not have yet."""
+        directory = self.storage.root / kind / name
+        manifest = read_manifest(directory)
+        if manifest is None or not self._is_whole(directory, manifest["files"]):
+            return
+        for file, about in manifest["files"].items():
+            about["sha256"] = about["sha256"] or file_digest(directory / file)
+        now = read_manifest(directory)
+        if now is None or now["created"] != manifest["created"]:
+            return  # it was removed meanwhile, and perhaps made anew
+        temporary = directory / f".{MANIFEST}-{os.getpid()}"
+        _write_manifest(temporary, manifest)
+        temporary.replace(directory / MANIFEST)
 
     @staticmethod
     def _is_whole(directory: Path, files: Mapping[str, Any]) -> bool:
@@ -180,6 +206,11 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
         and manifest.pop("checksum", None) == _checksum(manifest)
     )
     return manifest if whole else None
+
+
+def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1))
+    path.chmod(path.stat().st_mode & 0o555)
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

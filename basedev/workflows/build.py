@@ -334,7 +334,7 @@ class Builder:
                 "commit": commit,
                 "checkout": str(self.checkout.root.resolve()),
             }
-            entry = self.store.publish("images", name, made, about)
+            entry = self.store.publish("images", name, made, about, checksums_later=True)
         result.timings["publish"] = time.monotonic() - begin
         self._describe(result, entry)
         budget = parse_size(load_config(self.checkout.root).budget)
