@@ -289,11 +289,11 @@ class Builder:
             with self.storage.staging("image") as made:
                 cutoff = engine != CHAINED_WITHOUT_CUTOFF
                 revision = self._revise(sources, host, cutoff=cutoff)
-                result.timings["revise"] = time.monotonic() - begin
                 libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
                 layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
                 result.engine, result.server = engine, self.server
                 result.definitions = revision.definitions
+                result.timings["revise"] = time.monotonic() - begin - sum(layer.timings.values())
                 result.take(layer)
                 self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
 

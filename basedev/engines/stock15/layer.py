@@ -78,10 +78,8 @@ def make_layer(
     work = made / "work"
     work.mkdir()
     progress("evaluating definitions", 0.2)
-    begin = time.monotonic()
     applied = host.apply(revision.steps)
     check(applied, revision.steps)
-    evaluated = time.monotonic()
     invalidated = applied["invalidated"]
     expected = SECONDS_FOR_HEAP + SECONDS_PER_INVALIDATED * invalidated
     progress(f"compiling what the edit invalidated ({invalidated} CodeInstances)", expected)
@@ -105,7 +103,7 @@ def make_layer(
         whole_heap_reason=parts["whole_heap_reason"] or None,
         peak_memory=parts["peak_kib"] * 1024,
         timings={
-            "evaluate": evaluated - begin,
+            "evaluate": inner["evaluate"],
             "check": inner["check"],
             "infer": inner["infer"],
             "generate": inner.get("generate", 0.0),

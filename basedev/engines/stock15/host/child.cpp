@@ -27,15 +27,14 @@ void own_memory_after_fork() {
 
 namespace {
 
+const int BACK = 75;  // the exit status of one that goes back to its parent
+
 struct Child {
     pid_t process;
     int answer;  // where it writes what its work gave
 };
 
-Child start(const std::string &doing, const std::function<std::string()> &work) {
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC))
-        fail("cannot make a pipe");
+pid_t fork_for(const std::string &doing) {
     pid_t parent = getpid(), child = fork();
     if (child < 0)
         fail("cannot start a process for " + doing);
@@ -44,6 +43,23 @@ Child start(const std::string &doing, const std::function<std::string()> &work) 
         if (getppid() != parent)
             _exit(1);
         own_memory_after_fork();
+    }
+    return child;
+}
+
+int status_of(pid_t child) {
+    int status;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    return status;
+}
+
+Child start(const std::string &doing, const std::function<std::string()> &work) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC))
+        fail("cannot make a pipe");
+    pid_t child = fork_for(doing);
+    if (child == 0) {
         close(ends[0]);
         std::string result = work();
         for (size_t sent = 0; sent < result.size();) {
@@ -69,10 +85,7 @@ std::string finish(const std::string &doing, const Child &child) {
             break;
     }
     close(child.answer);
-    int status;
-    while (waitpid(child.process, &status, 0) < 0 && errno == EINTR) {
-    }
-    if (status)
+    if (int status = status_of(child.process))
         fail(doing + " ended its process (status " + std::to_string(status) + ")");
     return result;
 }
@@ -82,6 +95,20 @@ std::string finish(const std::string &doing, const Child &child) {
 std::string in_child(const std::string &doing, const std::function<std::string()> &work) {
     return finish(doing, start(doing, work));
 }
+
+bool go_on_in_child(const std::string &doing) {
+    pid_t child = fork_for(doing);
+    if (child == 0)
+        return true;
+    int status = status_of(child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == BACK)
+        return false;
+    if (WIFEXITED(status))
+        _exit(WEXITSTATUS(status));
+    fail(doing + " ended its process (status " + std::to_string(status) + ")");
+}
+
+void back_to_parent() { _exit(BACK); }
 
 std::vector<std::string> in_children(const std::string &doing, const std::vector<std::function<std::string()>> &works) {
     std::vector<Child> children;

@@ -11,5 +11,10 @@ std::string in_child(const std::string &doing, const std::function<std::string()
 // The same for several at once.
 std::vector<std::string> in_children(const std::string &doing, const std::vector<std::function<std::string()>> &works);
 
+// Goes on in a child, while the parent waits: true in the child. False in the parent, when the child has called
+// `back_to_parent`; if it ends in another way, the parent does so too.
+bool go_on_in_child(const std::string &doing);
+[[noreturn]] void back_to_parent();
+
 // For a child made in another way, before it may compile anything: lets the JIT write code into its own memory.
 void own_memory_after_fork();

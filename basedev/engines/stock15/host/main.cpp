@@ -24,7 +24,8 @@
 //   computed LENGTH LENGTH COUNT, two paths, then COUNT steps
 //                                      {"computed": the numbers of the census's steps that run what the steps change,
 //                                      "never_generated": file and line of methods whose generator was never called};
-//                                      the paths are those of the census and of the dependencies; either may be empty
+//                                      the paths are those of the census and of the dependencies; either may be empty.
+//                                      After that comes `drop`, and all is as before, or `keep`, as if by `apply`
 //   compare COUNT MORE, then COUNT steps, then MORE evaluate steps
 //                                      what each of the latter gives before the former, once more, and after them
 //   apply COUNT, then COUNT steps      the same, for good
@@ -90,6 +91,7 @@ double now() {
 // Seconds by step, in order.
 class Timings {
 public:
+    void begin() { last = now(); }
     void lap(const char *step) {
         double time = now();
         steps.push_back({step, time - last});
@@ -111,6 +113,22 @@ private:
 class Requests {
 public:
     int file = -1;
+
+    // The next line, and nothing behind it: for a process that reads on in the place of another.
+    std::string line_alone() {
+        std::string text;
+        for (char byte; buffer.empty();) {
+            ssize_t got = read(file, &byte, 1);
+            if (got < 0 && errno == EINTR)
+                continue;
+            if (got <= 0)
+                _exit(0);
+            if (byte == '\n')
+                return text;
+            text += byte;
+        }
+        fail("a request came too early");
+    }
 
     // The next line without its end. Ends the process when there is none: basedev is gone or done.
     std::string line() {
@@ -325,7 +343,7 @@ public:
             result.key("effects");
             effects.write(result);
             if (with_reason)
-                write_reason_for_new_code(result);
+                result.key("new_code_reason").string(delta->why_no_code_can_be_kept(enter_newest_world()));
             result.close('}');
             return result.text;
         }));
@@ -340,24 +358,28 @@ public:
     }
 
     void computed(const std::string &path, const std::string &dependencies, const std::vector<Step> &steps) {
+        if (!go_on_in_child("evaluating the definitions"))
+            return;
         Json json;
-        json.raw(in_child("evaluating the definitions", [&] {
-            Json result;
-            result.open('{');
-            perform_all(steps, result);
-            Census census(image);
-            result.key("never_generated").open('[');
-            for (jl_method_t *method : census.never_generated())
-                result.open('[').string(jl_symbol_name(method->file)).number(method->line).close(']');
-            result.close(']').key("computed").open('[');
-            if (!dependencies.empty())
-                delta->cut_off(enter_newest_world(), dependencies);
-            if (!path.empty())
-                for (uint32_t number : census.affected(path, started_in))
-                    result.number(number);
-            return result.close(']').close('}').text;
+        json.open('{');
+        evaluate_for_good(json, steps);
+        json.key("never_generated").open('[');
+        Census census(image);
+        for (jl_method_t *method : census.never_generated())
+            json.open('[').string(jl_symbol_name(method->file)).number(method->line).close(']');
+        timings.begin();
+        cut_off(dependencies);
+        json.close(']').key("computed");
+        json.raw(path.empty() ? "[]" : in_child("asking the census", [&] {  // which leaves specializations behind
+            Json numbers;
+            numbers.open('[');
+            for (uint32_t number : census.affected(path, started_in))
+                numbers.number(number);
+            return numbers.close(']').text;
         }));
-        answer(json);
+        answer(json.close('}'));
+        if (requests.line_alone() == "drop")
+            back_to_parent();
     }
 
     void results(const std::vector<Step> &steps, const std::vector<Step> &evaluated) {
@@ -382,10 +404,8 @@ public:
     void apply(const std::vector<Step> &steps) {
         Json json;
         json.open('{');
-        perform_all(steps, json);
-        json.key("invalidated").number((long long)delta->invalidated()).close('}');
-        answer(json);
-        timings.lap("evaluate");
+        evaluate_for_good(json, steps);
+        answer(json.close('}'));
     }
 
     void record_dependencies(const std::string &path) {
@@ -399,19 +419,17 @@ public:
     }
 
     void compile(const std::string &directory, const std::string &dependencies) {
-        size_t world = enter_newest_world();
+        timings.begin();
+        bool anew = !new_code_reason.empty();
+        if (!is_cut_off)
+            cut_off(dependencies);
         delta->instances = jl_alloc_vec_any(0);
         JL_GC_PUSH1(&delta->instances);
         Json json;
-        json.open('{');
-        bool anew = write_reason_for_new_code(json);
-        timings.lap("check");
-        if (anew) {
+        json.open('{').key("new_code_reason").string(new_code_reason);
+        if (anew)
             delta->end_all_code();
-            world = enter_newest_world();
-        }
-        if (!anew && !dependencies.empty())
-            delta->cut_off(world, dependencies);
+        size_t world = enter_newest_world();
         delta->collect(world);
         timings.lap("infer");
         Layer layer(image, !anew);
@@ -479,6 +497,8 @@ private:
     }
 
     Timings timings;
+    std::string new_code_reason;  // why no native code of the image can be kept after what was evaluated
+    bool is_cut_off = false;
     std::string libraries;
     Image image;
     std::unique_ptr<Delta> delta;
@@ -509,11 +529,21 @@ private:
         names.write_changes(json);
     }
 
-    // Whether there is one.
-    bool write_reason_for_new_code(Json &json) {
-        std::string reason = delta->why_no_code_can_be_kept(enter_newest_world());
-        json.key("new_code_reason").string(reason);
-        return !reason.empty();
+    void evaluate_for_good(Json &json, const std::vector<Step> &steps) {
+        timings.begin();
+        perform_all(steps, json);
+        json.key("invalidated").number((long long)delta->invalidated());
+        timings.lap("evaluate");
+        new_code_reason = delta->why_no_code_can_be_kept(enter_newest_world());
+        json.key("new_code_reason").string(new_code_reason);
+        timings.lap("check");
+    }
+
+    void cut_off(const std::string &dependencies) {
+        if (new_code_reason.empty() && !dependencies.empty())
+            delta->cut_off(enter_newest_world(), dependencies);
+        is_cut_off = true;
+        timings.lap("infer");
     }
 
     std::string perform(const Step &step) {
