@@ -203,17 +203,18 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
         isinstance(manifest, dict)
         and manifest.get("schema") == SCHEMA
         and manifest.get("entry") == f"{directory.parent.name}/{directory.name}"
-        and manifest.pop("checksum", None) == _checksum(manifest)
+        and manifest.pop("checksum", None) == checksum(manifest)
     )
     return manifest if whole else None
 
 
 def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1))
+    path.write_text(json.dumps({**manifest, "checksum": checksum(manifest)}, indent=1))
     path.chmod(path.stat().st_mode & 0o555)
 
 
-def _checksum(manifest: Mapping[str, Any]) -> str:
+def checksum(manifest: Mapping[str, Any]) -> str:
+    """What a manifest has of itself, to tell damage."""
     return digest_of(json.dumps(manifest, sort_keys=True))
 
 

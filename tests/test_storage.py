@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from basedev import process
 from basedev.errors import InternalError, SetupError
 from basedev.storage import Storage, cache_root, digest_of, disk_errors, file_digest
-from basedev.store import Entry, Store
+from basedev.store import Entry, Store, checksum, read_manifest
 
 FORKING = multiprocessing.get_context("fork")
 NOBODY = 65534
@@ -89,6 +89,32 @@ def test_what_is_published_is_found(files: dict[str, bytes], about: dict[str, ob
         assert {name: found.file(name).read_bytes() for name in found.manifest["files"]} == files
         assert about.items() <= found.manifest.items()
         assert staged(storage) == []
+
+
+def test_checksums_can_come_later(storage: Storage) -> None:
+    store = Store(storage)
+    with storage.staging("thing") as made:
+        (made / "file").write_bytes(b"contents")
+        entry = store.publish("things", "one", made, {}, checksums_later=True)
+    until = time.monotonic() + 60
+    while (manifest := read_manifest(entry.directory)) and manifest["files"]["file"]["sha256"] is None:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert manifest is not None and manifest["files"]["file"]["sha256"] == file_digest(entry.file("file"))
+    assert store.find("things", "one") is not None and store.examine("things", "one") == []
+    overwrite(entry.file("file"), b"CONTENTS")
+    assert store.examine("things", "one") == ["file has another checksum"]
+
+
+def test_what_has_no_checksum_yet_is_as_it_was_written(storage: Storage) -> None:
+    entry = publish(storage, "one", {"file": b"contents"})
+    manifest = {**entry.manifest, "files": {"file": {"sha256": None, "size": 8}}}
+    overwrite(entry.file("manifest.json"), json.dumps({**manifest, "checksum": checksum(manifest)}).encode())
+    assert Store(storage).find("things", "one") is not None
+    overwrite(entry.file("file"), b"CONTENTS")
+    Store(storage).add_checksums("things", "one")
+    assert json.loads(entry.file("manifest.json").read_text())["files"]["file"]["sha256"] is None
+    assert Store(storage).find("things", "one") is None
 
 
 @settings(max_examples=40, deadline=None)

@@ -80,7 +80,7 @@ namespace {
 
 const off_t ELF_HEADER_ROOM = 64;
 const size_t WORTH_TWO_PROCESSES = 200000;  // bytes of source text to parse
-const size_t WORTH_SPLITTING = 40;  // CodeInstances; below, the second process costs more than it saves
+const size_t WORTH_SPLITTING = 10;  // CodeInstances; below, the second process costs more than it saves
 
 double now() {
     timespec time;
