@@ -52,6 +52,7 @@
 #include "docstrings.h"
 #include "effects.h"
 #include "evaluate.h"
+#include "garbage.h"
 #include "heap.h"
 #include "json.h"
 #include "layer.h"
@@ -262,6 +263,7 @@ std::vector<Text> take_texts(size_t count) {
 class Host {
 public:
     Host(const char *path, const char *libraries) : libraries(libraries) {
+        put_off_collection();
         image.load(path);
         timings.lap("load");
         delta.reset(new Delta(image));
@@ -449,6 +451,7 @@ public:
     }
 
     void rebase(const std::string &directory) {
+        allow_collection();
         size_t world = enter_newest_world();
         jl_array_t *instances = jl_alloc_vec_any(0);
         JL_GC_PUSH1(&instances);
@@ -678,10 +681,11 @@ private:
     void write_heap(Json &json, Layer &layer, const std::string &directory) {
         const char *setting = getenv("BASEDEV_HEAP");  // stock, compare, or damaged (a comparison that has to fail)
         std::string wish = setting ? setting : "";
-        std::string reason = !layer.chained ? "all code is compiled anew" : wish == "stock" ? "BASEDEV_HEAP=stock" : "";
+        std::string reason = !layer.chained      ? "all code is compiled anew"
+                             : wish == "stock" ? "BASEDEV_HEAP=stock"
+                             : has_collected() ? "so much was allocated that garbage had to be collected"
+                                               : "";
         if (reason.empty()) {
-            if (wish == "compare" || wish == "damaged")
-                jl_gc_collect(JL_GC_FULL);  // as the serializer does, which leaves out what only weak references know
             Heap heap(image, layer.functions(), layer.values());
             reason = heap.reason;
             if (reason.empty()) {
@@ -706,6 +710,7 @@ private:
                     ours[image.offset_of(&code->def->def.method->line)] ^= 1;
                     break;
                 }
+        allow_collection();
         ios_t *stock = jl_create_system_image(layer.description());
         auto object_at = [&](uint32_t offset) { return heap.object_at(offset); };
         std::string where = difference(Blob(ours.data()), Blob(stock->buf), object_at);
@@ -716,6 +721,7 @@ private:
     }
 
     void write_whole_heap(Json &json, Layer &layer, const std::string &directory) {
+        allow_collection();
         ios_t *heap = jl_create_system_image(layer.description());
         std::string missing = layer.chained ? image.what_is_missing(heap->buf) : "";
         if (!missing.empty())
