@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,6 +63,14 @@ def stop_servers(root: Path) -> None:
     """Ends the warm servers of a cache directory."""
     servers = Servers(Storage(root))
     servers.stop(*servers.running())
+
+
+def unmount(place: Path) -> None:
+    """Takes a disk away on which a cache directory was; a checksum may still be computed there."""
+    stop_servers(place)
+    until = time.monotonic() + 60
+    while subprocess.run(["umount", place], check=time.monotonic() > until, capture_output=True).returncode:
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SHARED, Bench, stop_servers
+from conftest import SHARED, Bench, unmount
 from test_storage import without_root
 
 from basedev.checkout import Checkout
@@ -185,7 +185,8 @@ def test_missing_programs(bench: Bench, tmp_path: Path, missing: str) -> None:
             (tmp_path / kind).symlink_to(cache_root() / kind)
     path = only(tmp_path / "bin", *PROGRAMS.keys() - {missing})
     bench.append(UTIL, NEW_FUNCTION)
-    done = bench.basedev("build", environment={"PATH": path, "BASEDEV_CACHE": str(tmp_path)})
+    environment = {"PATH": path, "BASEDEV_CACHE": str(tmp_path), "BASEDEV_LINK": "linker"}
+    done = bench.basedev("build", environment=environment)
     assert done.returncode == 3
     error = done.stderr.splitlines()[-1]
     if missing == "git":  # the package that reads repositories fails to load without it
@@ -194,6 +195,14 @@ def test_missing_programs(bench: Bench, tmp_path: Path, missing: str) -> None:
         assert f"install the package {PROGRAMS[missing]}" in error
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "images").exists()
+
+
+def test_no_linker_is_needed(bench: Bench, tmp_path: Path) -> None:
+    path = only(tmp_path / "bin", "git")
+    bench.append(UTIL, NEW_FUNCTION)
+    done = bench.basedev("--json", "build", environment={"PATH": path})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["linker"] == "none"
 
 
 @pytest.fixture
@@ -244,8 +253,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
     for kind in SHARED:
         (tmp_path / kind).symlink_to(cache_root() / kind)
     yield tmp_path
-    stop_servers(tmp_path)
-    subprocess.run(["umount", tmp_path], check=True)
+    unmount(tmp_path)
 
 
 @pytest.mark.parametrize("linker", [f"ld.{name}" for name in LINKERS if shutil.which(f"ld.{name}")])
@@ -255,27 +263,29 @@ def test_no_room_for_what_the_linker_writes(
 ) -> None:
     path = only(tmp_path_factory.mktemp("linker") / "bin", "git", "as", "gcc", linker)
     bench.append(UTIL, NEW_FUNCTION)
-    done = bench.basedev("build", environment={"PATH": path, "BASEDEV_CACHE": str(small_disk)})
+    environment = {"PATH": path, "BASEDEV_CACHE": str(small_disk), "BASEDEV_LINK": "linker"}
+    done = bench.basedev("build", environment=environment)
     assert done.returncode == 3, done.stderr
     assert done.stderr.splitlines()[-1].startswith("basedev: the disk is full (")
     assert "BASEDEV_CACHE" in done.stderr.splitlines()[-1]
     assert not list(small_disk.glob("images/*")) and not list(small_disk.glob("staging/*"))
 
 
-@pytest.mark.parametrize("limit", [50 << 20, 130 << 20])
-def test_files_that_may_not_be_so_large(bench: Bench, limit: int) -> None:
-    """The heap is larger than the one, the image than the other."""
+@pytest.mark.parametrize("heap", ["difference", "stock"])
+def test_files_that_may_not_be_so_large(bench: Bench, heap: str) -> None:
+    """As the image is, and the heap if all of it is written."""
+    limit = 50 << 20
     bench.append(UTIL, NEW_FUNCTION)
     done = subprocess.run(
         bench.command("build"),
         cwd=bench.root,
-        env=bench.environment,
+        env={**bench.environment, "BASEDEV_HEAP": heap},
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert done.returncode == 3, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("basedev: the disk is full (")
+    assert "BASEDEV_CACHE" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     assert images(bench) == set()
     assert list((bench.storage.root / "staging").iterdir()) == []
 

@@ -160,6 +160,7 @@ def test_the_one_that_waits_goes_on_when_the_other_is_killed(bench: Bench) -> No
     first = start(bench, "build")
     staging = bench.storage.root / "staging"
     wait_until(lambda: staging.exists() and any(staging.glob("image-*/work")))
+    first.send_signal(signal.SIGSTOP)
     second = start(bench, "build")
     assert second.stderr and "waiting for another basedev" in second.stderr.readline()
     first.kill()

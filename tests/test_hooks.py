@@ -457,7 +457,8 @@ def test_nothing_of_gits_is_left_in_the_build(own: Bench) -> None:
     hooks(own, "install")
     own.append(UTIL, "\napart() = 1\n")
     reading, writing = os.pipe()
-    environment = {**own.environment, "GIT_TRACE2": "0", "GIT_AUTHOR_NAME": "B"}
+    # A server's child has the variables of its client without having been started with them.
+    environment = {**own.environment, "GIT_TRACE2": "0", "GIT_AUTHOR_NAME": "B", "BASEDEV_SERVER": "0"}
     subprocess.run(
         ["git", "commit", "-qam", "apart"], cwd=own.root, env=environment, pass_fds=[writing], check=True, timeout=60
     )

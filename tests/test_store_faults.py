@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SHARED, Bench, start, stop_servers
+from conftest import SHARED, Bench, start, unmount
 
 from basedev.collection import Collection
 from basedev.errors import SetupError
@@ -118,8 +118,7 @@ def disk(adopted: Bench, tmp_path: Path) -> Iterator[Bench]:
     for kind in SHARED:
         (place / kind).symlink_to(adopted.storage.root / kind)
     yield Bench(adopted.root, Storage(place))
-    stop_servers(place)
-    subprocess.run(["umount", place], check=True)
+    unmount(place)
 
 
 def test_a_disk_that_is_full_loses_no_image(bench: Bench, disk: Bench) -> None:
