@@ -62,7 +62,7 @@ Child start(const std::string &doing, const std::function<std::string()> &work) 
     pid_t child = fork_for(doing);
     if (child == 0) {
         close(ends[0]);
-        allow_collection();
+        collect_as_usual();
         std::string result = work();
         for (size_t sent = 0; sent < result.size();) {
             ssize_t wrote = write(ends[1], result.data() + sent, result.size() - sent);

@@ -2,7 +2,6 @@
 #include "inference.h"
 
 #include "breakpoints.h"
-#include "garbage.h"
 
 #include <cstring>
 
@@ -50,7 +49,6 @@ bool Inference::infer(jl_method_instance_t *instance) {
         noting = nullptr;
         instance->inInference = 0;
         count++;
-        collect_if_need_be();
         // Params.cache has an InferenceResult, whose first field is the MethodInstance, for each frame: those whose
         // results were cached, once each, and the others
         auto *frames = (jl_array_t *)jl_get_field(call[2], "cache");

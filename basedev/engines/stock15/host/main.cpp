@@ -451,7 +451,7 @@ public:
     }
 
     void rebase(const std::string &directory) {
-        allow_collection();
+        collect_as_usual();
         size_t world = enter_newest_world();
         jl_array_t *instances = jl_alloc_vec_any(0);
         JL_GC_PUSH1(&instances);
@@ -710,7 +710,6 @@ private:
                     ours[image.offset_of(&code->def->def.method->line)] ^= 1;
                     break;
                 }
-        allow_collection();
         ios_t *stock = jl_create_system_image(layer.description());
         auto object_at = [&](uint32_t offset) { return heap.object_at(offset); };
         std::string where = difference(Blob(ours.data()), Blob(stock->buf), object_at);
@@ -721,7 +720,6 @@ private:
     }
 
     void write_whole_heap(Json &json, Layer &layer, const std::string &directory) {
-        allow_collection();
         ios_t *heap = jl_create_system_image(layer.description());
         std::string missing = layer.chained ? image.what_is_missing(heap->buf) : "";
         if (!missing.empty())
