@@ -185,7 +185,7 @@ def test_missing_programs(bench: Bench, tmp_path: Path, missing: str) -> None:
             (tmp_path / kind).symlink_to(cache_root() / kind)
     path = only(tmp_path / "bin", *PROGRAMS.keys() - {missing})
     bench.append(UTIL, NEW_FUNCTION)
-    environment = {"PATH": path, "BASEDEV_CACHE": str(tmp_path), "BASEDEV_LINK": "linker"}
+    environment = {"PATH": path, "BASEDEV_CACHE": str(tmp_path), "BASEDEV_LINK": "linker", "BASEDEV_SERVER": "0"}
     done = bench.basedev("build", environment=environment)
     assert done.returncode == 3
     error = done.stderr.splitlines()[-1]
