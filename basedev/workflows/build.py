@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 from typing import Any, TypeVar
@@ -276,9 +276,8 @@ class Builder:
     def _program(self) -> Path:
         return host_program(self.checkout.distribution, self.storage, lambda step: self.progress(step, 25.0))
 
-    def _revise(self, sources: Sources, host: Host, *, cutoff: bool = True) -> Revision:
-        census = self.base.census if cutoff else replace(self.base.census, dependencies=None)
-        return revise(self.base.sources, sources, self.base.files, host, census, self.base.parsed)
+    def _revise(self, sources: Sources, host: Host) -> Revision:
+        return revise(self.base.sources, sources, self.base.files, host, self.base.census, self.base.parsed)
 
     def _chain(self, sources: Sources, result: Result, engine: str) -> None:
         begin = time.monotonic()
@@ -288,7 +287,7 @@ class Builder:
         def chain(host: Host) -> None:
             with self.storage.staging("image") as made:
                 cutoff = engine != CHAINED_WITHOUT_CUTOFF
-                revision = self._revise(sources, host, cutoff=cutoff)
+                revision = self._revise(sources, host)
                 libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
                 layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
                 result.engine, result.server = engine, self.server

@@ -241,8 +241,13 @@ class Host:
 
     def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
         """What each statement gives after the steps: a digest, or "error: " and the message."""
-        head = b"results %d %d\n" % (len(steps), len(statements))
-        return [one for part in self._ask(head, *_encode(steps), *_encode(statements)) for one in part]
+        # Where they have been evaluated, lines that moved make no difference.
+        if self._evaluated and [step for step in self._evaluated[0] if not isinstance(step, Move)] == list(steps):
+            parts = self._request(b"gave %d\n" % len(statements), *_encode(statements))
+        else:
+            head = b"results %d %d\n" % (len(steps), len(statements))
+            parts = self._ask(head, *_encode(steps), *_encode(statements))
+        return [one for part in parts for one in part]
 
     def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
         """What each statement gives before the steps, once more, and after: a digest, or "error: " and the message."""
@@ -256,6 +261,10 @@ class Host:
             self._decide(b"keep\n")
             return answer
         return dict(self._ask(b"apply %d\n" % len(steps), *_encode(steps)))
+
+    def go_back(self) -> None:
+        """Undoes what `computed` evaluated."""
+        self._decide(b"drop\n")
 
     def compile(self, directory: Path, dependencies: Path | None) -> dict[str, Any]:
         """Writes the layer for what was applied: objects and heap. With a record of dependencies, by early cutoff."""
@@ -286,7 +295,10 @@ class Host:
                 self._process.requests.flush()
 
     def _ask(self, *parts: bytes) -> Any:
-        self._decide(b"drop\n")
+        self.go_back()
+        return self._request(*parts)
+
+    def _request(self, *parts: bytes) -> Any:
         requests, answers = self._process.requests, self._process.answers
         try:
             self._process.ready()

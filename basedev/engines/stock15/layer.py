@@ -78,6 +78,8 @@ def make_layer(
     work = made / "work"
     work.mkdir()
     progress("evaluating definitions", 0.2)
+    if not cutoff:
+        host.go_back()  # what it has evaluated, it has cut off
     applied = host.apply(revision.steps)
     check(applied, revision.steps)
     invalidated = applied["invalidated"]

@@ -25,7 +25,8 @@
 //                                      {"computed": the numbers of the census's steps that run what the steps change,
 //                                      "never_generated": file and line of methods whose generator was never called};
 //                                      the paths are those of the census and of the dependencies; either may be empty.
-//                                      After that comes `drop`, and all is as before, or `keep`, as if by `apply`
+//                                      After that may come `gave COUNT` with so many evaluate steps, what each gives
+//                                      now; then `drop`, and all is as before, or `keep`, as if by `apply`
 //   compare COUNT MORE, then COUNT steps, then MORE evaluate steps
 //                                      what each of the latter gives before the former, once more, and after them
 //   apply COUNT, then COUNT steps      the same, for good
@@ -94,9 +95,14 @@ class Timings {
 public:
     void begin() { last = now(); }
     void lap(const char *step) {
-        double time = now();
-        steps.push_back({step, time - last});
+        double time = now(), took = time - last;
         last = time;
+        for (auto &known : steps)
+            if (!strcmp(known.first, step)) {
+                known.second += took;
+                return;
+            }
+        steps.push_back({step, took});
     }
     void write(Json &json) const {
         json.open('{');
@@ -380,8 +386,17 @@ public:
             return numbers.close(']').text;
         }));
         answer(json.close('}'));
-        if (requests.line_alone() == "drop")
-            back_to_parent();
+        for (std::string decision; (decision = requests.line_alone()) != "keep";) {
+            if (decision == "drop")
+                back_to_parent();
+            std::istringstream words(decision);
+            std::string verb;
+            size_t count = 0;
+            words >> verb >> count;
+            if (verb != "gave")
+                fail("an unknown request: " + decision);
+            results({}, take_steps(count));
+        }
     }
 
     void results(const std::vector<Step> &steps, const std::vector<Step> &evaluated) {
