@@ -44,7 +44,7 @@ static void renumber_only_shard(Module &M)
     if (!jl_image_chained())
         return;
     auto suffix = "_" + std::to_string(jl_image_chain()->shards);
-    for (const char *name : {"jl_gvar_base", "jl_gvar_offsets", "jl_gvar_idxs"}) {
+    for (const char *name : {"jl_gvar_offsets", "jl_gvar_idxs"}) {
         if (auto GV = M.getNamedValue(std::string(name) + "_0"))
             GV->setName(name + suffix);
     }
