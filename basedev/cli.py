@@ -134,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in (("stop", "end the server of this checkout's base image"), ("status", "what servers run")):
         every = verb(name, help, f"basedev serve {name} --all")
         every.add_argument("--all", action="store_true", help="those of all base images in the cache directory")
+    _add_patch(command("patch", "what Julia's current runtime needs for chained images", "basedev patch apply"))
     _add_bisect(command("bisect", "find the commit that broke something", "basedev bisect status"))
     verify = command(
         "verify",
@@ -151,6 +152,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     shell_init.add_argument("shell", nargs="?", choices=SHELLS, help="the shell (default: from $SHELL)")
     return parser
+
+
+def _add_patch(parser: argparse.ArgumentParser) -> None:
+    verb = _verbs(parser)
+    check = verb("check", "see whether they can be applied", "basedev patch check v1.12.0..release-1.12")
+    check.add_argument("revisions", nargs="*", metavar="REV", help="revisions of git, or ranges; without, the files")
+    verb("apply", "apply them to the working tree", "basedev patch apply")
+    verb("revert", "take them out of the working tree", "basedev patch revert")
+    verb("status", "what of them the working tree has", "basedev patch status")
+    export = verb("export", "write them as patches for git am, for HEAD", "basedev patch export -o ../chained")
+    export.add_argument("-o", dest="output", metavar="DIR", type=Path, default=Path("chained-patches"), help="where to")
 
 
 def _add_bisect(parser: argparse.ArgumentParser) -> None:
@@ -214,6 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.command == "images":
         return _images(options, terminal)
+    if options.command == "patch":
+        return _patch(options, terminal)
     storage = Storage()
     if options.command == "shell-init":
         terminal.code(shell_code(options.shell, storage))
@@ -318,6 +332,23 @@ def _serve(storage: Storage, options: argparse.Namespace, terminal: Terminal) ->
             if options.verb == "stop":
                 stop(found, storage)
     terminal.servers({"start": "started", "stop": "stopped", "status": "shown"}[options.verb], found)
+    return 0
+
+
+def _patch(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .workflows.patch import Patches
+
+    patches = Patches(Checkout.find(options.directory))
+    if options.verb == "check":
+        return 0 if terminal.patches_checked(patches.check(options.revisions)) else UserCodeError.exit_code
+    if options.verb == "apply":
+        terminal.patches_done("applied", patches.apply())
+    elif options.verb == "revert":
+        terminal.patches_done("reverted", patches.revert())
+    elif options.verb == "status":
+        terminal.patches_status(*patches.status())
+    else:
+        terminal.patches_done("exported", tuple(map(str, patches.export(options.output))))
     return 0
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from .patches import Applied
     from .servers import Server
     from .workflows.bisect import Outcome, State
     from .workflows.hooks import Hooks
+    from .workflows.patch import Checked
     from .workflows.revisions import Exported
     from .workflows.verify import Verification
 
@@ -348,6 +350,50 @@ class Terminal:
         if self.as_json:
             return self.json({"status": "aborted" if was_there else "none", "errors": []})
         return self.message("the bisection is forgotten" if was_there else "there is no bisection")
+
+    def patches_checked(self, checked: Iterable[Checked]) -> bool:
+        """To which trees the patches can be applied. Returns whether to all."""
+        trees = []
+        for one in checked:
+            trees.append(one)
+            if self.as_json:
+                continue
+            name = one.revision[:10] if one.revision else "the files here"
+            self.out.print(escape(f"{name}: {'fits ' + str(one.family) if one.fits else 'does not fit'}"))
+            for finding in one.findings:
+                self.out.print(escape(f"  {finding}"))
+        fit = all(one.fits for one in trees)
+        if self.as_json:
+            self.json({"status": "fits" if fit else "does not fit", "trees": [one.to_json() for one in trees]})
+        return fit
+
+    def patches_done(self, what: str, files: Sequence[str]) -> None:
+        """The files that were changed or written."""
+        if self.as_json:
+            return self.json({"status": what, "files": list(files)})
+        if not files:
+            return self.message("there is nothing of the patches in this tree")
+        for file in files:
+            self.out.print(escape(file))
+        return None
+
+    def patches_status(self, state: str, found: Mapping[str, Applied]) -> None:
+        """What a tree has of the patches."""
+        if self.as_json:
+            files = [
+                {"path": path, "insertions": sorted(id for id, _ in has.marks), "problem": has.problem}
+                for path, has in found.items()
+            ]
+            return self.json({"status": state, "files": files})
+        words = {
+            "other": "another version of them is applied, or a part: basedev patch revert, then apply",
+            "edited": "applied, and edited since",
+        }
+        self.out.print(f"Patches: {words.get(state, state)}")
+        for path, has in found.items():
+            many = counted(len(has.marks), "insertion")
+            self.out.print(escape(f"  {path}: {has.problem or ('all of it' if has.is_ours else many)}"))
+        return None
 
     @staticmethod
     def _definitions(console: Console, definitions: tuple[Definition, ...]) -> None:

@@ -1,0 +1,131 @@
+// What of chained system images (see chained.h) needs the state of staticdata.c, which includes this file.
+
+static int chained_requested = 0;
+static jl_image_chain_t image_chain;
+static jl_image_t chained_image; // as it was parsed, before its functions are registered
+static htable_t chained_fvar_ids; // function pointer => fvar index + 2
+
+void jl_request_chained_image(void)
+{
+    chained_requested = 1;
+}
+
+int jl_image_chained(void)
+{
+    return image_chain.fvars != 0;
+}
+
+const jl_image_chain_t *jl_image_chain(void)
+{
+    return &image_chain;
+}
+
+static const char *why_not_chained(const jl_image_t *image, jl_image_buf_t buf)
+{
+    void *chainable;
+    if (!jl_options.outputo || jl_options.incremental)
+        return "it is for making system images (--output-o)";
+    if (jl_options.outputbc || jl_options.outputunoptbc || jl_options.outputasm || jl_options.outputji)
+        return "--output-o is its only output";
+    if (jl_options.trim)
+        return "--trim makes an image with new code only";
+    if (buf.kind != JL_IMAGE_KIND_SO || image->fptrs.nptrs == 0)
+        return "the system image has no native code";
+    if (!jl_dlsym(buf.handle, "jl_image_chainable", &chainable, 0))
+        return "the system image's functions have no symbols: it was made by a Julia without this option";
+    const jl_image_pointers_t *pointers = (const jl_image_pointers_t*)buf.pointers;
+    uint32_t targets;
+    memcpy(&targets, pointers->target_data, sizeof(targets));
+    if (targets != 1)
+        return "the system image is for several processors (JULIA_CPU_TARGET)";
+    return NULL;
+}
+
+// To be called with the parsed image, before it is restored.
+static void prepare_chained_image(const jl_image_t *image, jl_image_buf_t buf)
+{
+    if (!chained_requested)
+        return;
+    const char *reason = why_not_chained(image, buf);
+    if (reason) {
+        jl_safe_printf("ERROR: --sysimage-native-code=chained is not possible: %s\n", reason);
+        exit(1);
+    }
+    chained_image = *image;
+    const jl_image_header_t *header = ((const jl_image_pointers_t*)buf.pointers)->header;
+    image_chain.shards = header->nshards;
+    image_chain.fvars = header->nfvars;
+    image_chain.gvars = header->ngvars;
+    htable_new(&chained_fvar_ids, 2 * (size_t)image->fptrs.nptrs);
+    for (size_t i = 0; i < image->fptrs.nptrs; i++)
+        ptrhash_put(&chained_fvar_ids, image->fptrs.ptrs[i], (void*)(i + 2));
+}
+
+uint32_t jl_image_fvar_id(void *fptr)
+{
+    if (!jl_image_chained() || fptr == NULL)
+        return 0;
+    void *id = ptrhash_get(&chained_fvar_ids, fptr);
+    return id == HT_NOTFOUND ? 0 : (uint32_t)((uintptr_t)id - 1);
+}
+
+int jl_ci_has_image_code(jl_code_instance_t *ci)
+{
+    if (jl_atomic_load_relaxed(&ci->invoke) == NULL || !(jl_atomic_load_relaxed(&ci->specsigflags) & 0b100))
+        return 0;
+    return jl_image_fvar_id(jl_atomic_load_relaxed(&ci->specptr.fptr)) != 0;
+}
+
+// May `ci`, with code of the running image, be what its method instance is called through from now on?
+static int ci_is_kept(jl_code_instance_t *ci)
+{
+    return jl_image_chained() && jl_atomic_load_relaxed(&ci->max_world) == ~(size_t)0 && jl_ci_has_image_code(ci);
+}
+
+static int fvar_is_taken(ios_t *fptr_record, uint32_t id)
+{
+    return fptr_record->size >= id * sizeof(void*) && ((uintptr_t*)fptr_record->buf)[id - 1] != 0;
+}
+
+// Turns the ids of a function in the new shards into those in all shards, or finds those of code in the old shards.
+static void chained_function_ids(ios_t *fptr_record, jl_code_instance_t *ci, int32_t *invoke_id, int32_t *specptr_id)
+{
+    if (*invoke_id) {
+        if (*invoke_id > 0)
+            *invoke_id += image_chain.fvars;
+        if (*specptr_id > 0)
+            *specptr_id += image_chain.fvars;
+        return;
+    }
+    if (!jl_ci_has_image_code(ci))
+        return;
+    // An fvar serves one CodeInstance only: the first keeps it.
+    uint32_t spec = jl_image_fvar_id(jl_atomic_load_relaxed(&ci->specptr.fptr));
+    if (fvar_is_taken(fptr_record, spec))
+        return;
+    jl_callptr_t invoke = jl_atomic_load_relaxed(&ci->invoke);
+    int32_t id;
+    if (invoke == jl_fptr_args_addr)
+        id = -1;
+    else if (invoke == jl_fptr_sparam_addr)
+        id = -2;
+    else if (invoke == jl_f_opaque_closure_call_addr)
+        id = -4;
+    else {
+        id = jl_image_fvar_id((void*)invoke);
+        if (id == 0 || (uint32_t)id >= spec || fvar_is_taken(fptr_record, id))
+            return;
+    }
+    *invoke_id = id;
+    *specptr_id = spec;
+}
+
+// The old shards' global variables keep their indexes and have the values that they have now; the new ones follow.
+static void chained_gvars(arraylist_t *gvars)
+{
+    size_t added = gvars->len, old = image_chain.gvars;
+    arraylist_grow(gvars, old);
+    memmove(gvars->items + old, gvars->items, added * sizeof(void*));
+    for (size_t i = 0; i < old; i++)
+        gvars->items[i] = *(void**)sysimg_gvars(chained_image.gvars_base, chained_image.gvars_offsets, i);
+}
