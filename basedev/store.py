@@ -166,8 +166,12 @@ class Store:
         if now is None or now["created"] != manifest["created"]:
             return  # it was removed meanwhile, and perhaps made anew
         temporary = directory / f".{MANIFEST}-{os.getpid()}"
-        _write_manifest(temporary, manifest)
-        temporary.replace(directory / MANIFEST)
+        try:
+            _write_manifest(temporary, manifest)
+            temporary.replace(directory / MANIFEST)
+        except OSError:  # the disk is full, or the entry was removed
+            temporary.unlink(missing_ok=True)
+            raise
 
     @staticmethod
     def _is_whole(directory: Path, files: Mapping[str, Any]) -> bool:

@@ -156,6 +156,8 @@ def test_killed_in_the_midst_of_a_build(cold: Bench, victim: str) -> None:
     cold.json("serve", "start")
     server = only_server(cold)
     cold.append(UTIL, '\nlast_word() = "done"\n')
+    # a central one, for which the host has work for seconds
+    cold.edit(UTIL, "function chomp(s::String)\n", 'function chomp(s::String)\n    s == "x" && return SubString("y")\n')
     build = start(cold, "--json", "build")
     wait_until(lambda: bool(hosts_of(server)))
     hosts = hosts_of(server)

@@ -126,7 +126,7 @@ def test_a_disk_that_is_full_loses_no_image(bench: Bench, disk: Bench) -> None:
     first = disk.chain()
     root = disk.storage.root
     with (root / "filler").open("wb") as filler:
-        os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(root).free - (200 << 20))
+        os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(root).free - (100 << 20))
     bench.edit(UTIL, "room() = 1", "room() = 2")
     done = disk.basedev("build")
     assert done.returncode == 3 and "disk" in done.stderr.splitlines()[-1] and "BASEDEV_CACHE" in done.stderr
