@@ -155,6 +155,7 @@ def test_a_flag_turns_it_on(cold: Bench) -> None:
 def test_killed_in_the_midst_of_a_build(cold: Bench, victim: str) -> None:
     cold.json("serve", "start")
     server = only_server(cold)
+    wait_until(lambda: not hosts_of(server))  # that of the command before
     cold.append(UTIL, '\nlast_word() = "done"\n')
     # a central one, for which the host has work for seconds
     cold.edit(UTIL, "function chomp(s::String)\n", 'function chomp(s::String)\n    s == "x" && return SubString("y")\n')
@@ -173,6 +174,7 @@ def test_killed_in_the_midst_of_a_build(cold: Bench, victim: str) -> None:
 def test_a_build_that_is_killed_takes_its_host_along(cold: Bench) -> None:
     cold.json("serve", "start")
     server = only_server(cold)
+    wait_until(lambda: not hosts_of(server))
     cold.append(UTIL, '\nlast_word() = "done"\n')
     build = start(cold, "build")
     wait_until(lambda: bool(hosts_of(server)))
@@ -252,7 +254,7 @@ def test_its_memory_stays_flat(cold: Bench) -> None:
     for number in range(20):
         cold.edit(UTIL, f"flat() = {number}\n", f"flat() = {number + 1}\n")
         assert cold.json("status")["server"] == "used"
-    assert only_server(cold).builds == 21
+    wait_until(lambda: only_server(cold).builds == 21)  # the last one is counted when it has ended
     assert private() - before < 2 << 20
 
 
@@ -392,10 +394,11 @@ def test_requests_that_no_host_understands_end_that_host_only(cold: Bench) -> No
         connection = _connected(server)
         with (cold.storage.root / "log").open("w") as log:
             greet(connection, log.fileno())
-        connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
-        while connection.recv(1000):
-            pass
+        with suppress(ConnectionError):  # it ends with what it has not read
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1000):
+                pass
         connection.close()
     assert leaf(cold, "unhurt")["server"] == "used"
     assert only_server(cold).pid == server.pid
