@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import relocate
-from .elf import jump
+from .elf import RELOCATION, SECTION_HEADER, SYMBOL, jump
 from .pieces import Piece, Range, Writer, size
 from .prelinked import (
     EXECUTABLE,
@@ -47,12 +47,9 @@ from .relocate import (
     MERGE,
     NOBITS,
     PROGBITS,
-    RELOCATION,
     RODATA,
-    SECTION_HEADER,
     SLOT_SIZE,
     STUB_SIZE,
-    SYMBOL,
     TEXT,
     WRITE,
     Layout,

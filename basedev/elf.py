@@ -16,9 +16,9 @@ from .errors import SetupError
 ELF_HEADER_SIZE = 64
 """Where the contents of a data object begin; also the alignment that the loader wants for them."""
 
-_SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
-_RELOCATION = struct.Struct("<QQq")
+SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
+SYMBOL = struct.Struct("<IBBHQQ")
+RELOCATION = struct.Struct("<QQq")
 
 
 class ImageSymbols:
@@ -36,21 +36,23 @@ class ImageSymbols:
 
     def number(self, name: str) -> int:
         """The number of 64 bits at a symbol."""
-        begin = self.offset(self.address(name))
-        if begin is None:
-            raise SetupError(f"{self.path}: {name} has no contents")
-        with self.path.open("rb") as file:
-            file.seek(begin)
-            return int.from_bytes(file.read(8), "little")
+        return int.from_bytes(self._read_at(self.place(name), 8), "little")
 
     def contents(self, name: str) -> bytes:
         """The bytes of a symbol with contents in the file, as long as its size says."""
+        return self._read_at(self.place(name), self._symbols[name][1])
+
+    def place(self, name: str) -> int:
+        """Where in the file the contents of a symbol begin."""
         begin = self.offset(self.address(name))
         if begin is None:
             raise SetupError(f"{self.path}: {name} has no contents")
+        return begin
+
+    def _read_at(self, begin: int, size: int) -> bytes:
         with self.path.open("rb") as file:
             file.seek(begin)
-            return file.read(self._symbols[name][1])
+            return file.read(size)
 
     def offset(self, address: int) -> int | None:
         """Where in the file the byte for an address is, None where there is none."""
@@ -100,7 +102,7 @@ def finish_data_object(path: Path, symbol: str) -> None:
     name_offsets, name_table = _string_table(names)
     symbol_offsets, symbol_names = _string_table([b"", symbol.encode()])
     # local: the null symbol; global (info 0x11: STB_GLOBAL, STT_OBJECT), default visibility, section 1
-    symbols = _SYMBOL.pack(0, 0, 0, 0, 0, 0) + _SYMBOL.pack(symbol_offsets[1], 0x11, 0, 1, 0, size)
+    symbols = SYMBOL.pack(0, 0, 0, 0, 0, 0) + SYMBOL.pack(symbol_offsets[1], 0x11, 0, 1, 0, size)
 
     position = ELF_HEADER_SIZE + size
     tail = b"\0" * (-position % 8)
@@ -117,16 +119,16 @@ def finish_data_object(path: Path, symbol: str) -> None:
         (0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
         (name_offsets[1], progbits, write_alloc, 0, ELF_HEADER_SIZE, size, 0, 0, 64, 0),
         (name_offsets[2], progbits, 0, 0, position, 0, 0, 0, 1, 0),
-        (name_offsets[3], symtab, 0, 0, *places[0], 4, 1, 8, _SYMBOL.size),
+        (name_offsets[3], symtab, 0, 0, *places[0], 4, 1, 8, SYMBOL.size),
         (name_offsets[4], strtab, 0, 0, *places[1], 0, 0, 1, 0),
         (name_offsets[5], strtab, 0, 0, *places[2], 0, 0, 1, 0),
     ]
-    tail += b"".join(_SECTION_HEADER.pack(*header) for header in headers)
+    tail += b"".join(SECTION_HEADER.pack(*header) for header in headers)
     relocatable, x86_64 = 1, 62
     header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
         "<HHIQQQIHHHHHH",
         *(relocatable, x86_64, 1, 0, 0, headers_at, 0, ELF_HEADER_SIZE),
-        *(0, 0, _SECTION_HEADER.size, len(headers), len(headers) - 1),
+        *(0, 0, SECTION_HEADER.size, len(headers), len(headers) - 1),
     )
     with path.open("r+b") as file:
         file.write(header)
@@ -153,8 +155,7 @@ def redirect(image: Path, functions: Iterable[tuple[int, int]]) -> None:
         return
     symbols = ImageSymbols(image)
     base = symbols.address("jl_sysimg_fvars_base")
-    table = symbols.offset(symbols.address("jl_sysimg_fvars_offsets"))
-    assert table is not None
+    table = symbols.place("jl_sysimg_fvars_offsets")
     with image.open("r+b") as file:
         file.seek(table)
         (count,) = struct.unpack("<I", file.read(4))
@@ -206,16 +207,16 @@ class RelocatableObject:
         """The relocations of a section: their place, the section that they lead to if they name that itself, else
         "", and the place there."""
         sections = self._symbol_sections
-        for offset, info, addend in _RELOCATION.iter_unpack(self.contents(f".rela{name}")):
+        for offset, info, addend in RELOCATION.iter_unpack(self.contents(f".rela{name}")):
             yield offset, sections.get(info >> 32, ""), addend
 
     def move_relocations(self, name: str, moved: Mapping[str, Callable[[int], int]]) -> None:
         """Adjusts the relocations of a section to what moved: `moved` tells for sections where a place is now."""
         sections, own = self._symbol_sections, moved.get(name)
         out = bytearray()
-        for offset, info, addend in _RELOCATION.iter_unpack(self.contents(f".rela{name}")):
+        for offset, info, addend in RELOCATION.iter_unpack(self.contents(f".rela{name}")):
             target = moved.get(sections.get(info >> 32, ""))
-            out += _RELOCATION.pack(own(offset) if own else offset, info, target(addend) if target else addend)
+            out += RELOCATION.pack(own(offset) if own else offset, info, target(addend) if target else addend)
         self.set_contents(f".rela{name}", bytes(out))
 
     def write(self) -> None:
@@ -234,7 +235,7 @@ class RelocatableObject:
             headers[n] = tuple(header)
         out += b"\0" * (-len(out) % 8)
         struct.pack_into("<Q", out, 40, len(out))
-        out += b"".join(_SECTION_HEADER.pack(*header) for header in headers)
+        out += b"".join(SECTION_HEADER.pack(*header) for header in headers)
         self.path.write_bytes(out)
 
     def _contents_at(self, number: int) -> bytes:
@@ -244,7 +245,7 @@ class RelocatableObject:
     @cached_property
     def _symbol_sections(self) -> dict[int, str]:
         names = {number: name for name, number in self._number.items()}
-        symbols = enumerate(_SYMBOL.iter_unpack(self.contents(".symtab")))
+        symbols = enumerate(SYMBOL.iter_unpack(self.contents(".symtab")))
         of_a_section = 3
         return {n: names[one[3]] for n, one in symbols if one[1] & 0xF == of_a_section}
 
@@ -255,7 +256,7 @@ def section_headers(data: bytes | mmap) -> list[tuple[int, ...]]:
     if data[:6] != b"\x7fELF\x02\x01":
         raise ValueError("no 64-bit ELF file")
     (begin,), (count,) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<H", data, 60)
-    return list(_SECTION_HEADER.iter_unpack(data[begin : begin + count * _SECTION_HEADER.size]))
+    return list(SECTION_HEADER.iter_unpack(data[begin : begin + count * SECTION_HEADER.size]))
 
 
 def section_places(data: bytes | mmap) -> dict[str, tuple[int, int]]:

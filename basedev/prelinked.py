@@ -14,8 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from .elf import RELOCATION, SYMBOL
 from .pieces import Piece, Range
-from .relocate import ALLOC, NOBITS, RELOCATION, SYMBOL, UNDEFINED, NeedsLinker, Section, Symbol, align
+from .relocate import ALLOC, NOBITS, UNDEFINED, NeedsLinker, Section, Symbol, align
 
 LOAD, PROGRAM_HEADERS, FRAME_HEADER = 1, 6, 0x6474E550
 """Types of segments."""

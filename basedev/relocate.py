@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from .elf import RELOCATION, SECTION_HEADER, SYMBOL
+
 NONE, ABS64, PC32, PLT32, GLOB_DAT, RELATIVE, GOTPCREL, ABS32, PC64 = 0, 1, 2, 4, 6, 8, 9, 10, 24
 GOTPCRELX, REX_GOTPCRELX = 41, 42
 FROM_GOT = (GOTPCREL, GOTPCRELX, REX_GOTPCRELX)
@@ -35,9 +37,6 @@ STUB = b"\xff\x25"
 STUB_SIZE, SLOT_SIZE = 16, 8
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
-SYMBOL = struct.Struct("<IBBHQQ")
-RELOCATION = struct.Struct("<QQq")
 
 
 class NeedsLinker(Exception):

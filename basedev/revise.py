@@ -124,7 +124,7 @@ class Census:
     record: Path
     """The host's own."""
     entries: Sequence[CensusEntry]
-    dependencies: Path | None = None
+    dependencies: Path
     """The base image's record, to look at what the steps really change, not at all that Julia invalidates."""
 
 

@@ -242,9 +242,7 @@ def _link(
 def _heap(image: Path) -> tuple[int, int]:
     """Where the serialized heap begins in an image's file, and its size."""
     symbols = elf.ImageSymbols(image)
-    offset = symbols.offset(symbols.address("jl_system_image_data"))
-    assert offset is not None
-    return offset, symbols.number("jl_system_image_size")
+    return symbols.place("jl_system_image_data"), symbols.number("jl_system_image_size")
 
 
 def _take_census(
