@@ -213,7 +213,7 @@ void Census::generate(const Statement &statement, const std::function<void(jl_va
         size_t calls = 0;
         for (size_t i = 0; i < jl_svec_len(method->specializations) && calls < MOST_GENERATED; i++) {
             auto *instance = (jl_method_instance_t *)jl_svecref(method->specializations, i);
-            if (!instance)
+            if (!instance || !image.contains(instance))
                 continue;
             calls++;
             jl_value_t *volatile code = nullptr;
@@ -369,7 +369,7 @@ std::vector<std::string> Census::take(const std::vector<Statement> &statements, 
 }
 
 std::vector<uint32_t> Census::affected(const std::string &path, size_t since) const {
-    MethodChanges changes = method_changes(image, since);
+    const MethodChanges &changes = method_changes(image, since);
     size_t world = jl_get_world_counter();
     std::vector<bool> other_code(codes.size()), other_method(methods.size());
     for (size_t i = 0; i < methods.size(); i++)
@@ -414,7 +414,9 @@ std::vector<std::string> Census::results(const std::vector<Statement> &statement
     suspend_effects(image);
     QuietLogging quiet;
     std::vector<std::string> found;
-    for (const Statement &statement : statements)
+    for (const Statement &statement : statements) {
+        Interpreting without_compiling;
         found.push_back(result(statement));
+    }
     return found;
 }

@@ -2,6 +2,7 @@
 
 #include "child.h"
 #include "inference.h"
+#include "methods.h"
 
 #include <cstdio>
 #include <cstring>
@@ -18,10 +19,17 @@ std::vector<Pair> find_pairs(const Image &image, size_t part, size_t parts) {
     size_t world = enter_newest_world();
     Inference inference(world);
     auto codes = image.objects_of(jl_code_instance_type);
+    // What nothing refers to is in an image too; what inference would attach to it might be freed.
+    std::unordered_set<jl_method_instance_t *> reached;
+    for_each_method(image, [&](jl_methtable_t *, jl_typemap_entry_t *entry) {
+        jl_svec_t *own = jl_is_method(entry->func.value) ? entry->func.method->specializations : nullptr;
+        for (size_t i = 0; own && i < jl_svec_len(own); i++)
+            reached.insert((jl_method_instance_t *)jl_svecref(own, i));
+    });
     for (size_t i = part; i < codes.size(); i += parts) {
         auto *code = (jl_code_instance_t *)codes[i];
         jl_method_instance_t *instance = code->def;
-        if (!jl_is_method(instance->def.value) || result_of(instance, world) != code)
+        if (!jl_is_method(instance->def.value) || !reached.count(instance) || result_of(instance, world) != code)
             continue;
         jl_method_t *method = instance->def.method;
         if (!method->source && !method->generator)

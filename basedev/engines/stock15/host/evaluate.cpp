@@ -1,6 +1,8 @@
 #include "evaluate.h"
 
+#include <csignal>
 #include <cstring>
+#include <unistd.h>
 
 jl_module_t *find_module(const Image &image, const std::string &name) {
     size_t dot = name.find('.');
@@ -96,6 +98,33 @@ std::string evaluate(jl_module_t *module, const std::string &file, long line, co
     }
     enter_newest_world();
     return error ? error_text(error) : std::string();
+}
+
+static const useconds_t LONG = 200000;  // microseconds
+
+Interpreting::Interpreting() : before(jl_options.compile_enabled) {
+    struct sigaction at_end = {};
+    at_end.sa_handler = [](int) { jl_options.compile_enabled = JL_OPTIONS_COMPILE_ON; };
+    at_end.sa_flags = SA_RESTART;
+    sigaction(SIGALRM, &at_end, nullptr);
+    jl_options.compile_enabled = JL_OPTIONS_COMPILE_MIN;
+    ualarm(LONG, 0);
+}
+
+// What is interpreted has a CodeInstance without a result (jl_compile_method_internal).
+Interpreting::~Interpreting() {
+    ualarm(0, 0);
+    jl_options.compile_enabled = before;
+    for (jl_method_instance_t *instance : cached.instances)
+        for (jl_code_instance_t **link = &instance->cache; *link;) {
+            if ((*link)->invoke != jl_fptr_interpret_call || (*link)->inferred) {
+                link = &(*link)->next;
+                continue;
+            }
+            *link = (*link)->next;
+            if (*link)
+                jl_gc_wb(instance, *link);
+        }
 }
 
 // Base.CoreLogging._min_enabled_level is a Ref{LogLevel}, and LogLevel one Int32.

@@ -1,6 +1,7 @@
 // Evaluating and deleting definitions in the running process.
 #pragma once
 
+#include "inference.h"
 #include "methods.h"
 
 #include <string>
@@ -34,6 +35,18 @@ private:
 // Evaluates `text` at top level of a module as if it stood at `line` of `file`.
 // Returns an empty string, or Julia's own message about the error.
 std::string evaluate(jl_module_t *module, const std::string &file, long line, const std::string &text);
+
+// While an object of this class lives, what has no native code is interpreted, so that nothing is compiled for a single
+// use; after a while, in case it computes something, compiled as usual. Nothing of that is left behind.
+class Interpreting {
+public:
+    Interpreting();
+    ~Interpreting();
+
+private:
+    CachedResults cached;
+    const int8_t before;
+};
 
 // While an object of this class lives, logging is off: a replaced docstring is not worth a warning.
 class QuietLogging {

@@ -16,18 +16,23 @@ static jl_value_t *call_in_typeinf_world(jl_value_t **call, int count) {
     return result;
 }
 
-static Inference *noting = nullptr;
+static CachedResults *noting = nullptr;
 
-Inference::Inference(size_t world) : world(world) {
+CachedResults::CachedResults() : outer(noting) {
     static bool watching = false;
     if (!watching)
         set_breakpoint(runtime_function("jl_set_method_inferred"), false, [](const Arguments &call) {
             if (noting)
-                noting->cached.push_back((jl_method_instance_t *)call.values[0]);
+                noting->instances.push_back((jl_method_instance_t *)call.values[0]);
             return GO_ON;
         });
     watching = true;
+    noting = this;
 }
+
+CachedResults::~CachedResults() { noting = outer; }
+
+Inference::Inference(size_t world) : world(world) {}
 
 bool Inference::infer(jl_method_instance_t *instance) {
     cached.clear();
@@ -44,9 +49,9 @@ bool Inference::infer(jl_method_instance_t *instance) {
         call[0] = jl_get_global(compiler, jl_symbol("typeinf_ext"));
         call[1] = (jl_value_t *)instance;
         instance->inInference = 1;
-        noting = this;
+        CachedResults noted;
         call_in_typeinf_world(call, 3);
-        noting = nullptr;
+        cached.swap(noted.instances);
         instance->inInference = 0;
         count++;
         // Params.cache has an InferenceResult, whose first field is the MethodInstance, for each frame: those whose

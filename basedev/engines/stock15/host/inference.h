@@ -25,6 +25,17 @@ public:
     const size_t world;
 };
 
+// While an object of this class lives, it notes whose results are cached, by inference or by who goes without.
+class CachedResults {
+public:
+    CachedResults();
+    ~CachedResults();
+    std::vector<jl_method_instance_t *> instances;
+
+private:
+    CachedResults *const outer;
+};
+
 // The result that is valid in `world`, or null.
 jl_code_instance_t *result_of(jl_method_instance_t *instance, size_t world);
 
