@@ -37,9 +37,16 @@ void unlink(jl_code_instance_t *code) {
 }  // namespace
 
 Cutoff::Cutoff(const Image &image) : image(image) {
-    for (jl_value_t *object : image.all_of(jl_method_instance_type))
-        if (jl_array_t *edges = ((jl_method_instance_t *)object)->backedges)
-            callers[(jl_method_instance_t *)object] = edges;
+    for (jl_value_t *object : image.all_of(jl_method_instance_type)) {
+        auto *instance = (jl_method_instance_t *)object;
+        if (jl_array_t *edges = instance->backedges)
+            callers[instance] = edges;
+        if (jl_is_method(instance->def.value))
+            instances_in[jl_method_table_for(instance->specTypes)].push_back(instance);
+    }
+    for (jl_value_t *object : image.all_of(jl_code_instance_type))
+        if (((jl_code_instance_t *)object)->max_world == ALWAYS)
+            valid_before.insert(((jl_code_instance_t *)object)->def);
     for (jl_methtable_t *table : method_tables(image)) {
         jl_array_t *edges = table->backedges;
         for (size_t i = 1; edges && i < jl_array_len(edges); i += 2)
@@ -50,7 +57,10 @@ Cutoff::Cutoff(const Image &image) : image(image) {
 
 // What Julia did not end does not depend on the edit. What has no result of its own is part of its callers'.
 void Cutoff::affect(jl_method_instance_t *instance, bool in_its_own_name) {
-    if (!jl_is_method(instance->def.value) || gone.count(instance->def.method) || valid_still.count(instance))
+    if (!jl_is_method(instance->def.value) || gone.count(instance->def.method) || valid_still(instance))
+        return;
+    auto known = up_to_date.find(instance);
+    if (known != up_to_date.end() && known->second >= in_its_own_name)
         return;
     if (has_result(instance)) {
         queue[instance] |= in_its_own_name;
@@ -69,7 +79,7 @@ void Cutoff::affect(jl_method_instance_t *instance, bool in_its_own_name) {
         jl_method_instance_t *without = next.back();
         next.pop_back();
         for_each_caller(without, [&](jl_method_instance_t *caller) {
-            if (has_result(caller) || valid_still.count(caller))
+            if (has_result(caller) || valid_still(caller))
                 affect(caller);
             else if (seen.insert(caller).second)
                 next.push_back(caller);
@@ -115,7 +125,7 @@ void Cutoff::find_cycles() {
         Visit begun;
         begun.instance = instance;
         for_each_caller(instance, [&](jl_method_instance_t *caller) {
-            if (!valid_still.count(caller))
+            if (!valid_still(caller))
                 begun.callers.push_back(caller);
         });
         seen[instance] = {seen.size(), seen.size()};
@@ -161,15 +171,91 @@ void Cutoff::find_cycles() {
     }
 }
 
+void Cutoff::infer(jl_method_instance_t *instance, Dependencies &dependencies, Inference &inference) const {
+    inference.infer(instance);
+    for (jl_method_instance_t *other : inference.not_cached)
+        for (jl_method_instance_t *user : inference.cached)
+            dependencies.add(other, user);
+}
+
+// Who called a replaced method's instance and did not get its code inlined finds nothing else in the new method's, if its
+// answer is the same: he need not be inferred again. His native code calls that of the old one, which can lead on to
+// the new one's unless it goes by way of the instance itself.
+bool Cutoff::succeed(jl_method_instance_t *instance, jl_method_t *method, Dependencies &dependencies,
+                     Inference &inference) {
+    jl_code_instance_t *was = result_of(instance, world);
+    auto native = image.native.find(was);
+    if (!was || (native != image.native.end() && !native->second.specialized) || image.gvar_of.count(instance))
+        return false;
+    for (jl_code_instance_t *code = instance->cache; code; code = code->next)
+        if (image.gvar_of.count(code))
+            return false;
+    jl_method_instance_t *successor = dispatch(instance->specTypes, world);
+    if (!successor || successor->def.method != method || !jl_types_equal(successor->specTypes, instance->specTypes) ||
+        !jl_egal((jl_value_t *)successor->sparam_vals, (jl_value_t *)instance->sparam_vals))
+        return false;
+    infer(successor, dependencies, inference);
+    jl_code_instance_t *now = result_of(successor, world);
+    if (!now || !same_answer(now, was))
+        return false;
+    successor_of[instance] = successor;
+    if (may_be_inlined(now) || may_be_inlined(was)) {
+        affect_callers(instance, false);
+        return true;
+    }
+    for_each_caller(instance, [&](jl_method_instance_t *caller) {
+        if (caller != instance)
+            jl_method_instance_add_backedge(successor, caller);
+    });
+    return true;
+}
+
+// Code in Julia names instances by their place among its method's literals.
+void Cutoff::name_successors() const {
+    if (successor_of.empty())
+        return;
+    for (jl_value_t *object : image.all_of(jl_method_type)) {
+        jl_array_t *literals = ((jl_method_t *)object)->roots;
+        for (size_t i = 0; literals && i < jl_array_len(literals); i++) {
+            auto found = successor_of.find((jl_method_instance_t *)jl_array_ptr_ref(literals, i));
+            if (found != successor_of.end() && !gone.count((jl_method_t *)object))
+                jl_array_ptr_set(literals, i, found->second);
+        }
+    }
+}
+
+// Whether calls of the one are inferred and compiled as those of the other, as long as the answers are the same.
+static bool called_alike(const jl_method_t *a, const jl_method_t *b) {
+    auto inlined = [](const jl_method_t *method) {
+        return jl_is_code_info(method->source) ? ((jl_code_info_t *)method->source)->inlineable
+                                               : jl_ir_flag_inlineable((jl_array_t *)method->source);
+    };
+    return a->source && b->source && !inlined(a) && !inlined(b) && !a->generator && !b->generator && a->nargs == b->nargs &&
+           a->isva == b->isva && a->pure == b->pure && a->called == b->called && a->nospecialize == b->nospecialize &&
+           a->nkw == b->nkw && !a->invokes && !a->ccallable && !b->ccallable;
+}
+
 // Those who asked about what is not there any more, or would be told of something new.
-void Cutoff::begin(const MethodChanges &changes, const Dependencies &dependencies) {
+void Cutoff::begin(const MethodChanges &changes, Dependencies &dependencies, Inference &inference) {
     auto changed = [&](jl_method_instance_t *instance) {
-        affect_callers(instance, true);
+        affect_callers(instance, false);  // another method is another callee: code that calls it is not the same
         affect_users_for_constants(instance, dependencies);
         edited.push_back(instance);
     };
-    for (jl_typemap_entry_t *entry : changes.ended)
-        for_each_specialization(entry->func.method, changed);
+    for (jl_typemap_entry_t *entry : changes.ended) {
+        jl_method_t *method = entry->func.method, *next = nullptr;
+        for (jl_typemap_entry_t *other : changes.added)
+            if (jl_types_equal((jl_value_t *)entry->sig, (jl_value_t *)other->sig) &&
+                called_alike(method, other->func.method))
+                next = other->func.method;
+        for_each_specialization(method, [&](jl_method_instance_t *instance) {
+            if (!next || !succeed(instance, next, dependencies, inference))
+                return changed(instance);
+            affect_users_for_constants(instance, dependencies);
+            edited.push_back(instance);
+        });
+    }
+    name_successors();
     std::unordered_map<jl_methtable_t *, std::vector<jl_value_t *>> added;
     for (jl_typemap_entry_t *entry : changes.added)
         added[jl_method_table_for((jl_value_t *)entry->sig)].push_back((jl_value_t *)entry->sig);
@@ -183,14 +269,10 @@ void Cutoff::begin(const MethodChanges &changes, const Dependencies &dependencie
         for (auto &edge : missing[table.first])
             if (meets_new(table.second, edge.first))
                 affect(edge.second);
-    for (jl_value_t *object : image.all_of(jl_method_instance_type)) {
-        auto *instance = (jl_method_instance_t *)object;
-        if (!jl_is_method(instance->def.value) || gone.count(instance->def.method))
-            continue;
-        auto found = added.find(jl_method_table_for(instance->specTypes));
-        if (found != added.end() && meets_new(found->second, instance->specTypes))
-            changed(instance);
-    }
+    for (auto &table : added)
+        for (jl_method_instance_t *instance : instances_in[table.first])
+            if (!gone.count(instance->def.method) && meets_new(table.second, instance->specTypes))
+                changed(instance);
 }
 
 // Julia took the edges from what it ended; those of what stays valid are still needed.
@@ -212,6 +294,25 @@ void Cutoff::restore_edges() {
     }
 }
 
+// Those that are called before those that call them, as far as there is such an order.
+Cutoff::Instances Cutoff::callees_first(const std::unordered_map<jl_method_instance_t *, bool> &batch) const {
+    Instances members, order;
+    for (auto &entry : batch)
+        members.push_back(entry.first);
+    std::sort(members.begin(), members.end());
+    std::unordered_set<jl_method_instance_t *> seen;
+    std::function<void(jl_method_instance_t *)> visit = [&](jl_method_instance_t *instance) {
+        if (!batch.count(instance) || !seen.insert(instance).second)
+            return;
+        for_each_caller(instance, visit);
+        order.push_back(instance);
+    };
+    for (jl_method_instance_t *instance : members)
+        visit(instance);
+    std::reverse(order.begin(), order.end());
+    return order;
+}
+
 void Cutoff::round(Dependencies &dependencies, Inference &inference) {
     std::unordered_map<jl_method_instance_t *, bool> batch;
     batch.swap(queue);
@@ -220,11 +321,11 @@ void Cutoff::round(Dependencies &dependencies, Inference &inference) {
         end(code, world);
         last[entry.first] = code;
     }
-    for (auto &entry : batch) {
-        inference.infer(entry.first);
-        for (jl_method_instance_t *other : inference.not_cached)
-            for (jl_method_instance_t *user : inference.cached)
-                dependencies.add(other, user);
+    for (jl_method_instance_t *instance : callees_first(batch)) {
+        infer(instance, dependencies, inference);
+        // Who is inferred alone has asked the others of the batch as they are now.
+        if (inference.cached.size() == 1)
+            up_to_date[instance] = batch[instance];
     }
     for (auto &entry : batch) {
         jl_method_instance_t *instance = entry.first;
@@ -234,6 +335,11 @@ void Cutoff::round(Dependencies &dependencies, Inference &inference) {
         bool answers = now && same_answer(now, was);
         if (!answers || (!same_result(now, was) && (may_be_inlined(now) || may_be_inlined(was))))
             affect_callers(instance, !answers);
+    }
+    up_to_date.clear();
+    for (auto &entry : batch) {
+        jl_method_instance_t *instance = entry.first;
+        jl_code_instance_t *was = last[instance], *now = result_of(instance, world);
         auto found = original.find(instance);
         jl_code_instance_t *first = found == original.end() ? nullptr : found->second;
         if (was != first)
@@ -269,8 +375,9 @@ std::string Cutoff::run(const std::vector<jl_code_instance_t *> &valid, const Me
         gone.insert(entry->func.method);
     for (jl_code_instance_t *code : valid) {
         if (code->max_world == ALWAYS)
-            valid_still.insert(code->def);
-        else if (jl_is_method(code->def->def.value) && !gone.count(code->def->def.method) && code->inferred)
+            continue;
+        not_valid.insert(code->def);
+        if (jl_is_method(code->def->def.value) && !gone.count(code->def->def.method) && code->inferred)
             original[code->def] = code;
     }
     restore_edges();
@@ -282,7 +389,6 @@ std::string Cutoff::run(const std::vector<jl_code_instance_t *> &valid, const Me
         while (jl_code_instance_t *meanwhile = result_of(entry.first, world))
             unlink(meanwhile);
         code->max_world = ALWAYS;
-        valid_still.erase(entry.first);
     }
     find_cycles();
     for (jl_method_instance_t *instance : dependencies.unstable) {
@@ -290,7 +396,7 @@ std::string Cutoff::run(const std::vector<jl_code_instance_t *> &valid, const Me
         if (cycle != cycle_of.end())
             unstable_in[cycle->second].push_back(instance);
     }
-    begin(changes, dependencies);
+    begin(changes, dependencies, inference);
     for (int rounds = 0; !queue.empty(); rounds++) {
         if (rounds == MOST_ROUNDS) {
             for (auto &entry : original)

@@ -30,15 +30,25 @@ public:
         return last.count(instance) != 0 && original.count(instance) != 0;
     }
 
+    // Native code that calls replaced methods is kept: it has to come to their successors.
+    const Successors &successors() const { return successor_of; }
+
 private:
     using Instances = std::vector<jl_method_instance_t *>;
+
+    // Whether Julia did not end its result.
+    bool valid_still(jl_method_instance_t *instance) const {
+        return valid_before.count(instance) && !not_valid.count(instance);
+    }
 
     const Image &image;
     std::unordered_map<jl_method_instance_t *, jl_array_t *> callers;
     std::unordered_map<jl_methtable_t *, std::vector<std::pair<jl_value_t *, jl_method_instance_t *>>> missing;
+    std::unordered_map<jl_methtable_t *, Instances> instances_in;  // those of methods
+    std::unordered_set<jl_method_instance_t *> valid_before;
 
     std::unordered_map<jl_method_instance_t *, jl_code_instance_t *> original;  // results that Julia ended
-    std::unordered_set<jl_method_instance_t *> valid_still;                     // those that it did not end
+    std::unordered_set<jl_method_instance_t *> not_valid;                       // instances whose results it ended
     std::unordered_set<jl_method_t *> gone;
     std::unordered_map<jl_method_instance_t *, jl_code_instance_t *> last;  // results as last seen
     Instances edited;  // and those that do not get all calls any more that they got
@@ -51,14 +61,23 @@ private:
     // found out for constant arguments of others.
     std::unordered_map<jl_method_instance_t *, bool> queue;
 
+    // Those of the present round that need not be inferred again for another of it, with what they have in the queue.
+    std::unordered_map<jl_method_instance_t *, bool> up_to_date;
+
+    Successors successor_of;
+
     void affect(jl_method_instance_t *instance, bool in_its_own_name = true);
     bool has_result(jl_method_instance_t *instance) const { return result_of(instance, world) != nullptr; }
     void for_each_caller(jl_method_instance_t *instance,
                          const std::function<void(jl_method_instance_t *)> &visit) const;
     void affect_callers(jl_method_instance_t *instance, bool all_call_anew);
     void affect_users_for_constants(jl_method_instance_t *instance, const Dependencies &dependencies);
-    void begin(const MethodChanges &changes, const Dependencies &dependencies);
+    void infer(jl_method_instance_t *instance, Dependencies &dependencies, Inference &inference) const;
+    bool succeed(jl_method_instance_t *instance, jl_method_t *method, Dependencies &dependencies, Inference &inference);
+    void name_successors() const;
+    void begin(const MethodChanges &changes, Dependencies &dependencies, Inference &inference);
     void find_cycles();
+    Instances callees_first(const std::unordered_map<jl_method_instance_t *, bool> &batch) const;
     void restore_edges();
     void widen_to_cycles();
     void round(Dependencies &dependencies, Inference &inference);

@@ -158,7 +158,7 @@ std::string Delta::changed_pure_result(const std::vector<jl_method_instance_t *>
 
 // What was compiled depends on Core.Compiler and on the results of @pure methods, and keeps no record of that.
 std::string Delta::why_no_code_can_be_kept(size_t world) const {
-    MethodChanges changes = method_changes(image, since);
+    const MethodChanges &changes = method_changes(image, since);
     std::vector<jl_method_instance_t *> pure;
     for (jl_typemap_entry_t *entry : changes.ended) {
         jl_method_t *method = entry->func.method;
@@ -259,9 +259,7 @@ void Delta::infer_listed(size_t world) {
     inferred += inference.count;
 }
 
-void Delta::cut_off(size_t world, const std::string &record) {
-    Dependencies dependencies;
-    dependencies.read(image, record);
+void Delta::cut_off(size_t world, Dependencies &dependencies) {
     Inference inference(world);
     no_cutoff_reason = cutoff.run(valid_inferred, method_changes(image, since), dependencies, inference);
     inferred += inference.count;

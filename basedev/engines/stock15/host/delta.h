@@ -20,13 +20,14 @@ public:
     // Forgets ended code, and has inference run in the newest world: the state for the image. Nothing may be
     // evaluated any more.
     void forget_ended_code();
-    // Early cutoff: makes valid again what Julia ended and the definitions do not really change. `record` has the
-    // dependencies of the base image.
-    void cut_off(size_t world, const std::string &record);
+    // Early cutoff: makes valid again what Julia ended and the definitions do not really change. The dependencies
+    // are those of the base image.
+    void cut_off(size_t world, Dependencies &dependencies);
     // Finds the MethodInstances that need native code in `world`, infers them and everything new that they call.
     void collect(size_t world);
 
     jl_array_t *instances = nullptr;  // Vector{Any} of MethodInstance; rooted by the caller
+    const Successors &successors() const { return cutoff.successors(); }
     size_t inferred = 0;              // calls of inference
     std::string no_cutoff_reason;     // why everything that Julia ended is compiled anew
 

@@ -21,6 +21,9 @@ struct NativeCode {
 using Functions = std::map<jl_code_instance_t *, std::tuple<uint32_t, uint32_t>>;
 using Values = std::map<void *, int32_t>;
 
+// By instances of replaced methods, those of the new methods that are called in the same way.
+using Successors = std::unordered_map<jl_method_instance_t *, jl_method_instance_t *>;
+
 class Image {
 public:
     // Finds the tables of the loaded image and gives its CodeInstances their native code back, which the

@@ -479,11 +479,15 @@ std::vector<std::string> Layer::finish_emission() {
     return objects;
 }
 
-std::vector<std::pair<uint32_t, uint32_t>> Layer::replaced(size_t since, size_t world) const {
+std::vector<std::pair<uint32_t, uint32_t>> Layer::replaced(size_t since, size_t world,
+                                                            const Successors &successors) const {
     std::vector<std::pair<uint32_t, uint32_t>> pairs;
     for (jl_code_instance_t *old : image.order) {
         bool ended = since <= old->max_world && old->max_world < world;
-        jl_code_instance_t *now = ended ? result_of(old->def, world) : nullptr;
+        auto successor = successors.find(old->def);
+        jl_code_instance_t *now = successor != successors.end() ? result_of(successor->second, world)
+                                  : ended                       ? result_of(old->def, world)
+                                                                : nullptr;
         auto found = now ? code->merged.functions.find(now) : code->merged.functions.end();
         if (found == code->merged.functions.end())
             continue;

@@ -29,7 +29,7 @@ public:
 
     // Functions of the image whose CodeInstance ended after the world `since` and has another one in this layer in its
     // place, as pairs of fvars: native code that is kept still calls the old one.
-    std::vector<std::pair<uint32_t, uint32_t>> replaced(size_t since, size_t world) const;
+    std::vector<std::pair<uint32_t, uint32_t>> replaced(size_t since, size_t world, const Successors &successors) const;
     // What jl_create_system_image has to know about the native code, and the same in parts.
     void *description();
     const Functions &functions() const;

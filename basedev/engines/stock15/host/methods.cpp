@@ -92,8 +92,15 @@ void for_each_method(const Image &image,
     for_each_new_table(image, [&](jl_methtable_t *table) { walk.table(table); });
 }
 
-MethodChanges method_changes(const Image &image, size_t since) {
-    MethodChanges changes;
+// Each change begins another world.
+const MethodChanges &method_changes(const Image &image, size_t since) {
+    static MethodChanges changes;
+    static size_t known_since = 0, known_in = 0;
+    if (known_since == since && known_in == jl_get_world_counter())
+        return changes;
+    known_since = since;
+    known_in = jl_get_world_counter();
+    changes = {};
     for_each_method(image, [&](jl_methtable_t *table, jl_typemap_entry_t *entry) {
         if (!jl_is_method(entry->func.value))
             return;

@@ -24,7 +24,7 @@ struct MethodChanges {
     std::unordered_set<jl_methtable_t *> tables;  // where either happened
     std::vector<jl_typemap_entry_t *> replaced_in_base;  // definitions that others replaced while Julia was built
 };
-MethodChanges method_changes(const Image &image, size_t since);
+const MethodChanges &method_changes(const Image &image, size_t since);
 
 // The specialization that a call with these argument types reaches in `world`, or null.
 jl_method_instance_t *dispatch(jl_value_t *types, size_t world);
