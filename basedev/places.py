@@ -10,6 +10,9 @@ NOTES = "usr/share/basedev"
 BASE_RECORD = f"{NOTES}/base.json"
 """Where `init` notes the base image of a checkout, and so that it was adopted."""
 
+DEPENDENCIES = "dependencies.bin"
+"""Beside a base image: what its results of inference depend on, beyond the edges that Julia keeps."""
+
 HOOKS = ("post-commit", "post-checkout", "post-merge", "post-rewrite")
 """The hooks of git that can start builds."""
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SetupError
+from .places import DEPENDENCIES
 from .storage import Storage, digest_of
 
 SOCKET, LOCK, LOG = ".socket", ".lock", ".log"
@@ -203,7 +204,8 @@ class Servers:
             os.ftruncate(lock, 0)
             os.pwrite(lock, json.dumps({"base_id": image.parent.name}).encode(), 0)
             place = str(self._directory / (name + SOCKET))
-            words = [str(program), "--serve", str(image), str(libraries), place, str(limits.idle), str(limits.memory)]
+            about = [str(image), str(libraries), str(image.parent / DEPENDENCIES)]
+            words = [str(program), "--serve", *about, place, str(limits.idle), str(limits.memory)]
             # Not through `subprocess`, whose child would have the lock where it is here.
             own = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 10) for one in (listener.fileno(), log, log, lock)]
             for one in own:

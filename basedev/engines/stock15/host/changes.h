@@ -5,10 +5,12 @@
 
 #include <vector>
 
+struct Memory;
+
 class Changes {
 public:
-    // Looks through all of the image: tens of milliseconds.
-    explicit Changes(const Image &image);
+    // Looks through all of the image: tens of milliseconds; fewer with what it was before.
+    explicit Changes(const Image &image, const Memory *before = nullptr);
 
     // Words of objects, ascending by offset. Objects' headers are not among them.
     const std::vector<uint32_t> &words() const { return changed; }
@@ -28,9 +30,23 @@ public:
 private:
     const Image &image;
     std::vector<uint64_t> tag_values;
-    std::vector<uint8_t> relocated;  // a bit a word
+    std::vector<uint8_t> relocated, headed;  // a bit a word: references, and objects' headers
     std::vector<uint32_t> changed;
     std::vector<std::pair<uint32_t, size_t>> places;  // of the changed words with references
     std::vector<Section> changed_constants;
     size_t header_count = 0, reference_count = 0;
+
+    void look_through();
+    void compare(const std::vector<uint64_t> &before);
+    bool is_changed(uint32_t offset) const;
+    void find_places();
+    void find_constants();
+};
+
+// A copy of the image's objects as they are, and how they are not what the loader made of the file.
+struct Memory {
+    explicit Memory(const Image &image);
+
+    const std::vector<uint64_t> words;
+    const Changes changes;
 };

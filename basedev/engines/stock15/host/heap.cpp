@@ -63,9 +63,9 @@ struct Heap::Contents {
     std::vector<bool> references;
 };
 
-Heap::Heap(const Image &image, const Functions &functions, const Values &values)
-    : recipe(image.blob.bytes), image(image), base(image.blob), functions(functions), values(values), changes(image),
-      old_end((uint32_t)align(image.blob.objects.size, sizeof(uint64_t))) {
+Heap::Heap(const Image &image, const Functions &functions, const Values &values, const Memory *before)
+    : recipe(image.blob.bytes), image(image), base(image.blob), functions(functions), values(values),
+      changes(image, before), old_end((uint32_t)align(image.blob.objects.size, sizeof(uint64_t))) {
     if (jl_value_t *arguments = jl_get_global(jl_core_module, jl_symbol("ARGS")))  // as the serializer does
         jl_array_del_end((jl_array_t *)arguments, jl_array_len(arguments));
     for (size_t i = 0; i < image.symbols.size(); i++)

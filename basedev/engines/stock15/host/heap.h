@@ -12,8 +12,8 @@
 
 class Heap {
 public:
-    // Allocates no Julia objects. `image` is what the process runs on.
-    Heap(const Image &image, const Functions &functions, const Values &values);
+    // Allocates no Julia objects. `image` is what the process runs on, and `before` what it was, if that is known.
+    Heap(const Image &image, const Functions &functions, const Values &values, const Memory *before);
 
     // What has to be written as a whole for, if so; empty when `recipe` is the heap.
     std::string reason;

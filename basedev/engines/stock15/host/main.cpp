@@ -2,10 +2,11 @@
 // standard output. It does what needs the runtime's insides; basedev decides what is to be done.
 //
 //   host IMAGE [PARENT [LIBRARIES]]
-//   host --serve IMAGE LIBRARIES SOCKET IDLE MEMORY
+//   host --serve IMAGE LIBRARIES DEPENDENCIES SOCKET IDLE MEMORY
 //
-// PARENT is the id of the process that it is to die with, LIBRARIES the directory of the standard libraries. With
-// --serve, it does the same for each client of a socket, on its connection (serve.h).
+// PARENT is the id of the process that it is to die with, LIBRARIES the directory of the standard libraries,
+// DEPENDENCIES the image's record of them (as `dependencies` writes it). With --serve, it does the same for each client of
+// a socket, on its connection (serve.h).
 //
 // A request is a line of words, some of which are the lengths of byte strings that follow it at once. An answer
 // is a line with its length in bytes, and that many bytes of JSON. Closing standard input ends the host.
@@ -59,6 +60,7 @@
 #include "layer.h"
 #include "lines.h"
 #include "logging.h"
+#include "pages.h"
 #include "room.h"
 #include "serve.h"
 #include "syntax.h"
@@ -279,11 +281,16 @@ public:
         method_tables(image);
     }
 
-    // Finds out what any edit will ask for, as far as it is no matter of the runtime's.
-    void warm() const {
+    // Finds out what any edit will ask for, as far as it is no matter of the runtime's. The record of dependencies is
+    // in the file.
+    void warm(const std::string &record) {
         for (jl_datatype_t *type : {jl_method_type, jl_method_instance_type, jl_code_instance_type, jl_datatype_type,
                                     jl_linenumbernode_type})
             image.all_of(type);
+        use_large_pages(image);
+        before.reset(new Memory(image));
+        dependencies_in(record);
+        census();
     }
 
     void facts() {
@@ -361,7 +368,7 @@ public:
     void census(const std::string &path, const std::vector<Step> &steps) {
         StandardLibraries found(libraries);
         Json json;
-        write_strings(json, Census(image).take(statements_of(steps), path));
+        write_strings(json, census().take(statements_of(steps), path));
         answer(json);
     }
 
@@ -372,8 +379,7 @@ public:
         json.open('{');
         evaluate_for_good(json, steps);
         json.key("never_generated").open('[');
-        Census census(image);
-        for (jl_method_t *method : census.never_generated())
+        for (jl_method_t *method : census().never_generated())
             json.open('[').string(jl_symbol_name(method->file)).number(method->line).close(']');
         timings.begin();
         cut_off(dependencies);
@@ -381,7 +387,7 @@ public:
         json.raw(path.empty() ? "[]" : in_child("asking the census", [&] {  // which leaves specializations behind
             Json numbers;
             numbers.open('[');
-            for (uint32_t number : census.affected(path, started_in))
+            for (uint32_t number : census().affected(path, started_in))
                 numbers.number(number);
             return numbers.close(']').text;
         }));
@@ -453,7 +459,7 @@ public:
         write_image(json, layer, delta->instances, world, directory, "delta");
         json.key("replaced").open('[');
         if (layer.chained)
-            for (auto &pair : layer.replaced(started_in, world))
+            for (auto &pair : layer.replaced(started_in, world, delta->successors()))
                 json.open('[').number(pair.first).number(pair.second).close(']');
         json.close(']').key("inferred").number((long long)delta->inferred);
         json.key("no_cutoff_reason").string(delta->no_cutoff_reason).key("timings");
@@ -502,7 +508,7 @@ private:
             if (!steps.empty())
                 perform_all(steps, ignored);
             StandardLibraries found(libraries);
-            write_strings(results, Census(image).results(statements_of(statements)));
+            write_strings(results, census().results(statements_of(statements)));
             return results.text;
         };
     }
@@ -514,6 +520,25 @@ private:
         return statements;
     }
 
+    Census &census() {
+        if (!known_census)
+            known_census.reset(new Census(image));
+        return *known_census;
+    }
+
+    Dependencies &dependencies_in(const std::string &record) {
+        if (!dependencies || recorded_in != record) {
+            dependencies.reset(new Dependencies);
+            dependencies->read(image, record);
+            recorded_in = record;
+        }
+        return *dependencies;
+    }
+
+    std::unique_ptr<Census> known_census;
+    std::unique_ptr<Dependencies> dependencies;
+    std::string recorded_in;
+    std::unique_ptr<Memory> before;
     Timings timings;
     std::string new_code_reason;  // why no native code of the image can be kept after what was evaluated
     bool is_cut_off = false;
@@ -557,9 +582,9 @@ private:
         timings.lap("check");
     }
 
-    void cut_off(const std::string &dependencies) {
-        if (new_code_reason.empty() && !dependencies.empty())
-            delta->cut_off(enter_newest_world(), dependencies);
+    void cut_off(const std::string &record) {
+        if (new_code_reason.empty() && !record.empty())
+            delta->cut_off(enter_newest_world(), dependencies_in(record));
         is_cut_off = true;
         timings.lap("infer");
     }
@@ -578,8 +603,10 @@ private:
         jl_module_t *module = find_module(image, step.module);
         if (!module)
             return "there is no module " + step.module;
-        if (step.kind == Step::EVALUATE)
+        if (step.kind == Step::EVALUATE) {
+            Interpreting without_compiling;
             return evaluate(module, step.file, step.line, step.text);
+        }
         if (step.kind == Step::UNDOCUMENT) {
             docstrings->forget(module, step.file, step.line, step.to);
             return "";
@@ -636,7 +663,7 @@ private:
 
     // {"defined": [{..., "step", "replaces"}], "ended": [...], "emptied": [...]}
     void write_methods(Json &json, size_t world_before, const std::vector<size_t> &world_after) {
-        MethodChanges changes = method_changes(image, started_in);
+        const MethodChanges &changes = method_changes(image, started_in);
         json.key("defined").open('[');
         for (jl_typemap_entry_t *entry : changes.added) {
             size_t world = entry->func.method->primary_world;
@@ -701,7 +728,7 @@ private:
                              : has_collected() ? "so much was allocated that garbage had to be collected"
                                                : "";
         if (reason.empty()) {
-            Heap heap(image, layer.functions(), layer.values());
+            Heap heap(image, layer.functions(), layer.values(), before.get());
             reason = heap.reason;
             if (reason.empty()) {
                 timings.lap("heap");
@@ -876,20 +903,20 @@ std::string resolved(const char *given) {
 }  // namespace
 
 int main(int argc, char **argv) {
-    if (argc == 7 && !strcmp(argv[1], "--serve")) {
+    if (argc == 8 && !strcmp(argv[1], "--serve")) {
         const int listener = detach();
         std::string path = resolved(argv[2]);
         check_abi();
         start_julia(path.c_str());
         Host host(path.c_str(), argv[3]);
-        const Serving serving = {path, argv[4], atol(argv[5]), atol(argv[6])};
-        host.warm();
+        const Serving serving = {path, argv[5], atol(argv[6]), atol(argv[7])};
+        host.warm(argv[4]);
         requests.file = answers = serve(serving, listener);
         answer_requests(host);
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (argc < 2 || argc > 4) {
-        fprintf(stderr, "usage: host IMAGE [PARENT [LIBRARIES]], or --serve IMAGE LIBRARIES SOCKET IDLE MEMORY\n");
+        fprintf(stderr, "usage: host IMAGE [PARENT [LIBRARIES]], or --serve IMAGE LIBRARIES DEPENDENCIES SOCKET IDLE MEMORY\n");
         return 2;
     }
     if (argc > 2 && getppid() != atoi(argv[2]))
