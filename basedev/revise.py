@@ -134,6 +134,9 @@ class Parsed(Protocol):
     def statements(self, path: str) -> list[Statement] | None:
         """The statements of a file; None where they have to be read from its text."""
 
+    def includes(self) -> Mapping[str, list[tuple[str, int]]] | None:
+        """What `includes_in` tells of each file that includes others; None where it has to be asked."""
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -402,11 +405,24 @@ class _Reviser:
 
     @cached_property
     def _including(self) -> dict[str, tuple[str, int]]:
-        return _includes(self.files, self.new)
+        return self._includes(self.new)
 
     @cached_property
     def _including_before(self) -> dict[str, tuple[str, int]]:
-        return _includes(self.files, self.old)
+        return self._includes(self.old)
+
+    def _includes(self, sources: Sources) -> dict[str, tuple[str, int]]:
+        """For each file that another includes by its name: the including file, and the line there."""
+        known = self.kept.includes() if self.kept is not None else None
+        including: dict[str, tuple[str, int]] = {}
+        for path in self.files:
+            if known is not None and path in sources.blobs and sources.blobs[path] == self.old.blobs.get(path):
+                own = known.get(path, [])
+            else:
+                own = includes_in(path, sources.contents[path]) if path in sources.blobs else []
+            for target, line in own:
+                including.setdefault(target, (path, line))
+        return including
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, ...]]:
@@ -881,17 +897,14 @@ def _steps(file: SourceFile, statement: Statement, text: str) -> Iterator[Evalua
             yield Evaluate(inside, file.name, statement.line, text)
 
 
-def _includes(files: Iterable[str], sources: Sources) -> dict[str, tuple[str, int]]:
-    """For each file that another includes by its name: the including file, and the line there."""
-    including: dict[str, tuple[str, int]] = {}
-    for path in files:
-        text = sources.contents[path] if path in sources.blobs else b""
-        if b'include("' not in text:
-            continue
-        for found in INCLUDE.finditer(text):
-            name = found[1].decode("utf-8", "surrogateescape")
-            including.setdefault(_beside(path, name), (path, text.count(b"\n", 0, found.start(1)) + 1))
-    return including
+def includes_in(path: str, text: bytes) -> list[tuple[str, int]]:
+    """The files that a file's text includes by their names, each with the line."""
+    if b'include("' not in text:
+        return []
+    return [
+        (_beside(path, found[1].decode("utf-8", "surrogateescape")), text.count(b"\n", 0, found.start(1)) + 1)
+        for found in INCLUDE.finditer(text)
+    ]
 
 
 def _beside(path: str, name: str) -> str:

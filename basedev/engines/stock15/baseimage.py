@@ -25,10 +25,11 @@ from ...elf import ELF_HEADER_SIZE
 from ...errors import SetupError
 from ...link import ImageTables, libraries, link_image, only_generic_target
 from ...pieces import Range
+from ...places import DEPENDENCIES
 from ...prelinked import Prelinked, library_names
 from ...process import timed
 from ...relocate import NeedsLinker
-from ...revise import COMPILER, Census, CensusEntry, SourceFile, census_of
+from ...revise import COMPILER, Census, CensusEntry, SourceFile, census_of, includes_in
 from ...sources import Sources, Stored, blob_id, library_sources
 from ...storage import Storage, digest_of
 from ...store import Entry, Store
@@ -36,7 +37,7 @@ from ..full import compiler_files
 from .host_program import SOURCES, Host, host_program
 from .parsed import Kept, keep
 
-CONTENTS = "7"
+CONTENTS = "8"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = (
     *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp"),
@@ -114,18 +115,34 @@ class BaseImage:
     @cached_property
     def census(self) -> Census:
         """What its sources' statements run."""
-        told = json.loads(self.entry.file("census.json").read_text())
-        return Census(self.entry.file("census.bin"), [CensusEntry(*one) for one in told], self.dependencies)
+        return Census(self.entry.file("census.bin"), _Entries(self.entry.file("census.json")), self.dependencies)
 
     @property
     def dependencies(self) -> Path:
         """The record of what its results of inference depend on, beyond the edges that Julia keeps."""
-        return self.entry.file("dependencies.bin")
+        return self.entry.file(DEPENDENCIES)
 
     @cached_property
     def parsed(self) -> Kept:
         """The statements of its sources."""
         return Kept(self.entry.file("statements.zip"))
+
+
+class _Entries(Sequence[CensusEntry]):
+    """The statements of a census, read when one is asked for: most edits change nothing that they run."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @cached_property
+    def _all(self) -> list[CensusEntry]:
+        return [CensusEntry(*one) for one in json.loads(self._file.read_text())]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._all[number]
 
 
 def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
@@ -196,7 +213,7 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
     heap.unlink()
     progress("noting what results of inference depend on", SECONDS["dependencies"])
     with timed(timings, "dependencies"), Host(program, made / "base.so", distribution) as host:
-        host.dependencies(made / "dependencies.bin")
+        host.dependencies(made / DEPENDENCIES)
     progress("noting what the sources' statements run", SECONDS["census"])
     with timed(timings, "census"):
         _take_census(sources, _files(included, sorted(compiler)), distribution, program, made)
@@ -253,7 +270,8 @@ def _take_census(
         texts = [sources[path] for path in paths]
         answers = zip(paths, texts, host.parse_all(texts), strict=True)
         parsed = {path: syntax.statements(answer, text, path) for path, text, answer in answers}
-        keep(made / "statements.zip", parsed.items())
+        includes = {path: own for path in paths if (own := includes_in(path, sources[path]))}
+        keep(made / "statements.zip", parsed.items(), includes)
         statements = list(census_of(parsed, files))
         gave = host.census([step for _, _, step in statements], made / "census.bin")
     entries = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ... import syntax
 from ...storage import digest_of
 from ...syntax import Statement
 
-VERSION = "version"
+VERSION, INCLUDES = "version", "includes"
 
 
 def _version() -> str:
@@ -24,10 +24,13 @@ def _version() -> str:
     return digest_of(Path(syntax.__file__).read_bytes(), host.read_bytes())
 
 
-def keep(file: Path, statements: Iterable[tuple[str, list[Statement]]]) -> None:
-    """Writes the statements of files, by path in the tree."""
+def keep(
+    file: Path, statements: Iterable[tuple[str, list[Statement]]], includes: Mapping[str, list[tuple[str, int]]]
+) -> None:
+    """Writes the statements of files, and what they include, by path in the tree."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr(VERSION, _version())
+        archive.writestr(INCLUDES, pickle.dumps(dict(includes), pickle.HIGHEST_PROTOCOL))
         for path, own in statements:
             archive.writestr(path, pickle.dumps(own, pickle.HIGHEST_PROTOCOL))
 
@@ -48,4 +51,11 @@ class Kept:
         if self._archive is None or path not in self._archive.NameToInfo:
             return None
         found: list[Statement] = pickle.loads(self._archive.read(path))
+        return found
+
+    def includes(self) -> dict[str, list[tuple[str, int]]] | None:
+        """The files that each includes, with the lines; None where that has to be read from its text."""
+        if self._archive is None:
+            return None
+        found: dict[str, list[tuple[str, int]]] = pickle.loads(self._archive.read(INCLUDES))
         return found
