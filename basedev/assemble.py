@@ -87,8 +87,12 @@ class Contents:
     """Functions that are called where other ones are: numbers in the table of functions, from 1 (see `elf.jump`)."""
 
 
-def assemble(output: Path, base: Prelinked, contents: Contents, library_names: LibraryNames) -> Prelinked:
+def assemble(
+    output: Path, base: Prelinked, contents: Contents, library_names: LibraryNames, *, copied: bool = False
+) -> Prelinked:
     """Writes a system image. Returns what is known of it as a ground for others: what `base` was, in the new file.
+
+    With `copied`, `output` has all that the base's file has already.
 
     Raises NeedsLinker when the objects have something that is left to a linker; nothing is written then. Raises OSError
     when the image can't be written, and InternalError when a range of a file is not there; `output` does not stay.
@@ -97,11 +101,12 @@ def assemble(output: Path, base: Prelinked, contents: Contents, library_names: L
         assembly = _Assembly(base, contents, library_names)
     except struct.error as error:  # only in damaged objects
         raise NeedsLinker("an address out of reach") from error
-    descriptor = os.open(output, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o777)
+    written = 0 if copied else os.O_TRUNC
+    descriptor = os.open(output, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | written, 0o777)
     try:
-        with Writer(descriptor) as writer:
-            for position, pieces in assembly.writes:
-                writer.write(position, pieces)
+        with Writer(descriptor, base.path if copied else None) as writer:
+            ends = [(position, writer.write(position, pieces)) for position, pieces in assembly.writes]
+            writer.leave_only(ends)
     except BaseException:
         with suppress(OSError):
             output.unlink()

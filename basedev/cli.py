@@ -483,8 +483,6 @@ def _build(
             raise SetupError(f"only a full rebuild is right, and it was not wanted: {reason}") from reason
     if options.command != "build" and result.full_rebuild_reason and result.status == "built":
         terminal.message(f"rebuilt in full: {result.full_rebuild_reason}")
-    if options.command != "build":
-        terminal.collected(result)
     return result
 
 

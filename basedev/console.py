@@ -11,9 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from .errors import OutputError
-
-WORTH_SHOWING = 2.0
-"""Seconds: without a terminal, only steps that take longer are told."""
+from .sizes import WORTH_SHOWING
 
 
 class Lines(Console):

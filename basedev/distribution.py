@@ -32,7 +32,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import apt
 from .errors import InternalError, SetupError
 from .process import run
 from .storage import Storage, digest_of, file_digest
@@ -233,6 +232,8 @@ def _check_system() -> None:
 
 
 def _make(area: Path, progress: Progress) -> Path:
+    from . import apt  # with what it takes to read addresses
+
     client = apt.Client(area / "apt", SUITE)
     progress(f"asking Debian's archive for Julia {JULIA_VERSION} (suite {SUITE})")
     offers = client.offers(PACKAGES)

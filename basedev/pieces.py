@@ -43,12 +43,13 @@ def size(pieces: Iterable[Piece]) -> int:
 class Writer:
     """A file that is written in pieces at any place. Closes its sources when its `with` statement ends.
 
-    `output` is a descriptor, and stays open. Raises OSError when the output can't be written (a full disk) or a source
-    can't be opened.
+    `output` is a descriptor, and stays open. It may be a copy of the file `same`, whose contents need not be written
+    where they are. Raises OSError when the output can't be written (a full disk) or a source can't be opened.
     """
 
-    def __init__(self, output: int) -> None:
+    def __init__(self, output: int, same: Path | None = None) -> None:
         self.output = output
+        self._same = same
         self._sources: dict[Path, int] = {}
         self._resources = ExitStack()
         self._share = True
@@ -63,10 +64,22 @@ class Writer:
                 self._literal(position, piece)
                 position += len(piece)
             else:
+                if piece.path == self._same and piece.offset == position:
+                    position += piece.length
+                    continue
                 for part in _at_blocks(piece, position):
                     self._copy(position, part)
                     position += part.length
         return position
+
+    def leave_only(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Ends the file where the last of the ranges does, with nothing but zeros between them (begin, end)."""
+        end = 0
+        for begin, until in sorted(ranges):
+            if end < begin:
+                self._literal(end, bytes(begin - end))
+            end = max(end, until)
+        os.ftruncate(self.output, end)
 
     def __enter__(self) -> Writer:
         return self
@@ -107,6 +120,16 @@ class Writer:
             self._resources.callback(os.close, descriptor)
             self._sources[path] = descriptor
         return self._sources[path]
+
+
+def copy(source: Path, target: Path) -> None:
+    """Makes a new file with the same contents, which anybody may run. Raises OSError."""
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
+    try:
+        with Writer(descriptor) as writer:
+            writer.write(0, [Range(source, 0, source.stat().st_size)])
+    finally:
+        os.close(descriptor)
 
 
 def _at_blocks(piece: Range, position: int) -> list[Range]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+WORTH_SHOWING = 2.0
+"""Seconds: without a terminal, only steps that take longer are told."""
+
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 AGES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 

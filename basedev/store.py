@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import process
 from .errors import SetupError
 from .holds import Hold
 from .storage import Storage, digest_of, disk_errors, file_digest
@@ -126,8 +125,8 @@ class Store:
     ) -> Entry:
         """Adds a directory that was made in `storage.staging`; all files in it become part of the entry.
 
-        With `checksums_later`, those of its files are computed by a process in the background. Until it has done so,
-        a file is taken for damaged when its size or time of change differ.
+        With `checksums_later`, those of its files are left to `add_checksums`. Until then, a file is taken for damaged
+        when its size or time of change differ.
         """
         files = {
             path.relative_to(made).as_posix(): {
@@ -147,8 +146,6 @@ class Store:
             while True:
                 self.storage.publish(made, self.storage.root / kind / name)
                 if entry := self.find(kind, name):
-                    if checksums_later:
-                        process.start_module("checksums", entry.directory)
                     return entry
                 if not made.exists():
                     raise SetupError(f"{kind}/{name} was damaged while it was written; is the disk all right?")

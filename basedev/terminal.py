@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import BasedevError, OutputError
 from .revision import Definition
 from .signatures import brief
-from .sizes import age, counted, size
+from .sizes import WORTH_SHOWING, age, counted, size
 from .workflows.build import NOTHING_KNOWN, Result
 
 if TYPE_CHECKING:
@@ -62,12 +62,13 @@ class Steps:
             self._live.stop()
 
     def __call__(self, step: str, expected: float) -> None:
-        from .console import WORTH_SHOWING, step_bar
+        if expected < WORTH_SHOWING and not sys.stderr.isatty():
+            return
+        from .console import step_bar
 
         console = self._console()
         if not console.is_terminal:
-            if expected >= WORTH_SHOWING:
-                console.print(f"basedev: {escape(step)} (about {expected:.0f} s)", highlight=False)
+            console.print(f"basedev: {escape(step)} (about {expected:.0f} s)", highlight=False)
             return
         if not self._live:
             self._live = step_bar(console)
@@ -225,19 +226,12 @@ class Terminal:
             self.message(f"image {result.image_id} is there already")
         else:
             self._definitions(self.err, result.definitions)
-            self.collected(result)
             chained = result.engine != "full"
             counts = f": {result.invalidated} invalidated, {result.recompiled} recompiled" if chained else ""
             seconds = result.timings["total"]
             self.message(f"{'chained' if chained else 'rebuilt'} in {seconds:.1f} s{counts}")
         self.out.print(escape(str(result.image)))
         return None
-
-    def collected(self, result: Result) -> None:
-        """That older images had to make room for a new one."""
-        if result.collected:
-            those = counted(len(result.collected), "image")
-            self.message(f"removed {those} used longest ago, to keep to the budget (basedev images)")
 
     def revision(self, exported: Exported) -> None:
         """What a revision does, and where it comes from."""

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 from typing import Any, TypeVar
 
+from .. import afterwards
+from ..aside import Aside
 from ..checkout import Checkout
 from ..choice import CHAINED as CHAINED
 from ..choice import CHAINED_WITHOUT_CUTOFF, image_id
 from ..choice import FULL as FULL
-from ..collection import Collection
 from ..config import load_config
 from ..engines import full
 from ..engines.stock15.baseimage import Progress
 from ..engines.stock15.host_program import Host, HostFailed, host_program
 from ..engines.stock15.layer import Layer, check, make_layer
-from ..errors import InternalError, NeedsFullRebuild, SetupError
+from ..errors import InternalError, NeedsFullRebuild
 from ..holds import Hold
+from ..pieces import copy
 from ..revise import revise
 from ..revision import Definition, Revision
 from ..servers import Limits, NoServer, Servers, allowed
@@ -38,11 +39,11 @@ NOTHING_KNOWN: dict[str, Any] = {
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
     **dict.fromkeys(("new_code_reason", "old_lines_reason", "no_cutoff_reason", "whole_heap_reason", "linker_reason")),
     **dict.fromkeys(("linker", "invalidated", "reinferred", "recompiled", "peak_memory", "server")),
-    **{"collected": [], "timings": {}, "errors": []},
+    **{"timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
 
-NOT_KEPT = ("image", "image_id", "status", "server", "collected", "errors")
+NOT_KEPT = ("image", "image_id", "status", "server", "errors")
 """Those that an image's manifest does not have."""
 
 
@@ -81,8 +82,6 @@ class Result:
     peak_memory: int | None = None
     server: str | None = None
     """Whether a warm server was "used" or "started" for it, "off", or why there was none."""
-    collected: tuple[str, ...] = ()
-    """Images that were removed for this one, so that all keep to the budget."""
     timings: dict[str, float] = field(default_factory=dict)
     hold: Hold | None = None
     """Keeps the image from being collected while this object lives, and a Julia that this process becomes."""
@@ -125,7 +124,6 @@ class Result:
             "whole_heap_reason": self.whole_heap_reason,
             "peak_memory": self.peak_memory,
             "server": self.server,
-            "collected": list(self.collected),
             "timings": {step: round(seconds, 4) for step, seconds in self.timings.items()},
             "errors": [],
         }
@@ -281,20 +279,23 @@ class Builder:
 
     def _chain(self, sources: Sources, result: Result, engine: str) -> None:
         begin = time.monotonic()
-        commit = self.checkout.commit
         self.progress("comparing definitions", 0.5)
 
         def chain(host: Host) -> None:
-            with self.storage.staging("image") as made:
+            with (
+                self.storage.staging("image") as made,
+                Aside(lambda: self.checkout.commit) as commit,
+                Aside(lambda: copy(self.base.sysimage, made / "sys.so")) as ground,
+            ):
                 cutoff = engine != CHAINED_WITHOUT_CUTOFF
                 revision = self._revise(sources, host)
                 libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
-                layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
+                layer = make_layer(self.base, revision, host, made, libjulia, ground, self.progress, cutoff=cutoff)
                 result.engine, result.server = engine, self.server
                 result.definitions = revision.definitions
                 result.timings["revise"] = time.monotonic() - begin - sum(layer.timings.values())
                 result.take(layer)
-                self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
+                self._publish(self._image_id(sources, engine), made / "sys.so", result, commit.result())
 
         self.with_host(chain)
 
@@ -336,9 +337,7 @@ class Builder:
             entry = self.store.publish("images", name, made, about, checksums_later=True)
         result.timings["publish"] = time.monotonic() - begin
         self._describe(result, entry)
-        budget = parse_size(load_config(self.checkout.root).budget)
-        with suppress(SetupError):  # the image is there; that others can't be removed is told by `images gc`
-            result.collected = tuple(item.id for item in Collection(self.storage).collect(budget).removed)
+        afterwards.start(entry, parse_size(load_config(self.checkout.root).budget))
 
     def _describe_base(self, result: Result) -> None:
         result.status, result.image, result.image_id = "current", self.base.sysimage, self.base.id

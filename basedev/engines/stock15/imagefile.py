@@ -32,7 +32,7 @@ class Made:
 
 
 def make_image(output: Path, base: BaseImage, parts: Mapping[str, Any], libjulia: Path, work: Path) -> Made:
-    """Writes the image of what the host made (`parts`, its answer to `compile`).
+    """Makes a copy of the base image, `output`, the image of what the host made (`parts`, its answer to `compile`).
 
     Raises InternalError when that is not possible, SetupError when the disk is full; nothing is left at `output`.
     """
@@ -45,7 +45,7 @@ def make_image(output: Path, base: BaseImage, parts: Mapping[str, Any], libjulia
             raise NeedsLinker("no native code of the base image is kept")
         new = Contents(heap, parts["fvars"], parts["gvars"], objects, parts["replaced"])
         with disk_errors("write the image"):
-            assemble(output, base.prelinked, new, base.library_names)
+            assemble(output, base.prelinked, new, base.library_names, copied=True)
         return Made("none", None)
     except NeedsLinker as reason:
         tables = ImageTables(parts["fvars"], parts["gvars"], base.tables.target)

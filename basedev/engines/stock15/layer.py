@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ... import debug_lines
+from ...aside import Aside
 from ...dwarf import UnknownDebugInfo
 from ...errors import UserCodeError
 from ...revision import Evaluate, Move, Revision, Step
+from ...storage import disk_errors
 from .baseimage import BaseImage
 from .host_program import Host
 from .imagefile import make_image
@@ -65,11 +67,14 @@ def make_layer(
     host: Host,
     made: Path,
     libjulia: Path,
+    ground: Aside[None],
     progress: Progress,
     *,
     cutoff: bool = True,
 ) -> Layer:
     """Evaluates a revision in `host`, which runs on `base`, and links the image `made/sys.so`.
+
+    `ground` makes a copy of the base image there.
 
     Without `cutoff`, all that Julia's own rule invalidates is compiled anew.
 
@@ -89,6 +94,8 @@ def make_layer(
     check(parts)
     compiled = time.monotonic()
     progress("linking", 0.7)
+    with disk_errors("write the image"):
+        ground.result()
     image = make_image(made / "sys.so", base, parts, libjulia, work)
     old_lines_reason = None if parts["new_code_reason"] else correct_lines(made / "sys.so", base, revision)
     linked = time.monotonic()
