@@ -8,7 +8,6 @@ import random
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import corpus
 import pytest
-from conftest import SHARED, Bench
+from conftest import SHARED, Bench, wait_until
 
 from basedev.bisection import Graph
 from basedev.checkout import Checkout
@@ -41,14 +40,6 @@ def git(root: Path, *words: str, stdin: str | None = None, code: int = 0) -> str
     )
     assert done.returncode == code, f"{words}: {done.stderr}"
     return done.stdout.strip()
-
-
-def wait_until(done: Callable[[], bool]) -> None:
-    """Waits for something that comes, but not for ever."""
-    deadline = time.monotonic() + 300
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # The choice

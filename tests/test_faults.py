@@ -9,12 +9,11 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Bench, read_to_end, start
+from conftest import Bench, read_to_end, start, wait_until
 
 from basedev.storage import cache_root
 
@@ -31,14 +30,6 @@ def helpers_of(bench: Bench) -> list[str]:
         except OSError:
             continue
     return found
-
-
-def wait_until(done: Callable[[], bool]) -> None:
-    """Waits for something that comes, but not for ever."""
-    deadline = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def has_begun(bench: Bench, build: subprocess.Popen[str]) -> bool:

@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import wait_until
 
 from basedev import usrtree
 from basedev.distribution import Distribution
@@ -294,13 +293,6 @@ full.rebuild(tree, tree / "usr/bin/julia", [], Storage(work / "cache"), work, pr
     with storage.staging("next") as area:
         assert {path.name for path in area.parent.iterdir()} == {area.name, f"{area.name}.lock"}
     assert not (storage.root / full.KIND).exists()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def julias(tree: Path) -> list[str]:

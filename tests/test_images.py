@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Bench, read_to_end
+from conftest import Bench, read_to_end, wait_until
 
 from basedev.collection import Collection
 from basedev.holds import unheld

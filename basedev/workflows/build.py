@@ -22,7 +22,6 @@ from ..engines.stock15.host_program import Host, HostFailed, host_program
 from ..engines.stock15.layer import Layer, check, make_layer
 from ..errors import InternalError, NeedsFullRebuild
 from ..holds import Hold
-from ..pieces import copy
 from ..revise import revise
 from ..revision import Definition, Revision
 from ..servers import Limits, NoServer, Servers, allowed
@@ -282,15 +281,11 @@ class Builder:
         self.progress("comparing definitions", 0.5)
 
         def chain(host: Host) -> None:
-            with (
-                self.storage.staging("image") as made,
-                Aside(lambda: self.checkout.commit) as commit,
-                Aside(lambda: copy(self.base.sysimage, made / "sys.so")) as ground,
-            ):
+            with self.storage.staging("image") as made, Aside(lambda: self.checkout.commit) as commit:
                 cutoff = engine != CHAINED_WITHOUT_CUTOFF
                 revision = self._revise(sources, host)
                 libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
-                layer = make_layer(self.base, revision, host, made, libjulia, ground, self.progress, cutoff=cutoff)
+                layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
                 result.engine, result.server = engine, self.server
                 result.definitions = revision.definitions
                 result.timings["revise"] = time.monotonic() - begin - sum(layer.timings.values())
