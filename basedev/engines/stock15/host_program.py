@@ -262,6 +262,12 @@ class Host:
             return answer
         return dict(self._ask(b"apply %d\n" % len(steps), *_encode(steps)))
 
+    def impact(self, steps: Sequence[Step], dependencies: Path | None) -> dict[str, Any]:
+        """What `trial` answers, and what the steps invalidate, as `host/impact.h` describes it. Without a record of
+        dependencies, nothing of what Julia ended is made valid again."""
+        path = os.fsencode(dependencies) if dependencies else b""
+        return dict(self._ask(b"impact %d %d\n" % (len(path), len(steps)), path, *_encode(steps)))
+
     def go_back(self) -> None:
         """Undoes what `computed` evaluated."""
         self._decide(b"drop\n")
