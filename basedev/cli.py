@@ -19,6 +19,7 @@ from pathlib import Path
 from . import __version__
 from .checkout import Checkout
 from .command_images import add_verbs
+from .command_impact import add_arguments
 from .config import ENGINES, POLICIES, Config, load_config
 from .errors import (
     BasedevError,
@@ -111,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     test = command("test", "run the checkout's own tests on the image", "basedev test strings/basic dict")
     making(test)
     test.add_argument("names", nargs="*", metavar="NAME", help="tests; without, those of the changed files")
+    impact = "what an edit invalidates and through which calls, before anything is compiled"
+    add_arguments(command("impact", impact, "basedev impact --compare master HEAD --html impact.html"))
     watch = command("watch", "build in the background whenever sources are saved", "basedev watch --test strings/basic")
     making(watch)
     watch.add_argument(
@@ -262,6 +265,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         return _bisect(checkout, storage, config, options, terminal)
     if options.command == "revision":
         return _revision(checkout, storage, options, terminal)
+    if options.command == "impact":
+        return _impact(checkout, storage, options, terminal)
     if options.command == "watch":
         return _watch(checkout, options, terminal)
     if options.command == "run" and options.replay:
@@ -391,6 +396,18 @@ def _revision(checkout: Checkout, storage: Storage, options: argparse.Namespace,
             save(exported.text, options.output, force=options.force)
         terminal.exported(exported, options.output)
     return 0
+
+
+def _impact(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
+    from . import command_impact
+    from .workflows.impact import Impacts, compare
+
+    with terminal.steps() as steps:
+        if options.compare:
+            found = compare(checkout, storage, steps, tuple(options.compare), server=options.server)
+        else:
+            found = Impacts(checkout, storage, steps, server=options.server).present()
+    return command_impact.show(found, options, terminal)
 
 
 def _watch(checkout: Checkout, options: argparse.Namespace, terminal: Terminal) -> int:

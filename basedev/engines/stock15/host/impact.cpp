@@ -113,8 +113,10 @@ void Impact::begin(const MethodChanges &changes) {
         for (jl_value_t *object : image.all_of(jl_method_instance_type)) {
             auto *instance = (jl_method_instance_t *)object;
             if (jl_is_method(instance->def.value) && jl_method_table_for(instance->specTypes) == table &&
-                !jl_has_empty_intersection(signature, instance->specTypes))
+                !jl_has_empty_intersection(signature, instance->specTypes)) {
+                change.met.push_back(instance);
                 reach_callers(instance, number, -1);
+            }
         }
     }
 }
@@ -143,7 +145,7 @@ void Impact::follow(const MethodChanges &changes) {
     }
 }
 
-void Impact::write(Json &json, jl_array_t *compiled) {
+void Impact::write(Json &json, jl_array_t *compiled, size_t world) {
     std::unordered_set<jl_method_instance_t *> anew;
     for (size_t i = 0; compiled && i < jl_array_len(compiled); i++)
         anew.insert((jl_method_instance_t *)jl_array_ptr_ref(compiled, i));
@@ -169,7 +171,17 @@ void Impact::write(Json &json, jl_array_t *compiled) {
         json.key("specializations").number((long long)change.specializations);
         json.key("specialized").number((long long)change.native);
         write_counts(change.own);
-        json.close('}');
+        json.key("overtaken").open('[');  // specializations whose calls go to the new method now
+        for (jl_method_instance_t *instance : change.met) {
+            jl_method_instance_t *reached = dispatch(instance->specTypes, world);
+            if (!reached || reached->def.method != change.added->func.method)
+                continue;
+            json.open('{').key("types").string(type_text(instance->specTypes));
+            json.key("of").string(type_text(instance->def.method->sig));
+            write_place(json, instance->def.method);
+            json.close('}');
+        }
+        json.close(']').close('}');
     }
     json.close(']').key("nodes").open('[');
     std::vector<long> number(nodes.size(), -1);

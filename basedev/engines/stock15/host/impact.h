@@ -21,7 +21,7 @@ public:
     // {"changes": [...], "nodes": [...], "ambiguities": [[signature, signature], ...]}, where a node that stands still
     // ended has really changed. `compiled` are the instances that get new native code. May evaluate code of Base: the
     // process is to be thrown away.
-    void write(Json &json, jl_array_t *compiled);
+    void write(Json &json, jl_array_t *compiled, size_t world);
 
 private:
     using Instances = std::vector<jl_method_instance_t *>;
@@ -32,6 +32,7 @@ private:
         jl_typemap_entry_t *ended, *added;  // either may be null
         Codes own;                          // results of the method itself that Julia ended
         size_t specializations = 0, native = 0;  // that the ended method had, and those with native code
+        Instances met;                           // of other methods, with types that the added method takes
     };
     struct Node {
         jl_method_instance_t *instance;

@@ -443,7 +443,7 @@ public:
             if (new_code_reason.empty())
                 delta->collect(enter_newest_world());
             result.key("no_cutoff_reason").string(delta->no_cutoff_reason);
-            impact.write(result, delta->instances);
+            impact.write(result, delta->instances, enter_newest_world());
             JL_GC_POP();
             return result.close('}').text;
         }));
