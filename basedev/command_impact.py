@@ -127,7 +127,7 @@ def _table(title: str, rows: Sequence[tuple[Counts, str]], terminal: Terminal) -
     if not rows:
         return
     told = [(str(counts.invalidated), str(counts.changed), size(counts.size), what) for counts, what in rows[:MOST]]
-    lines = fitted([("INVALIDATED", "CHANGE", "CODE", ""), *told], terminal.width, (3, 0, 1, 2))
+    lines = fitted([("INVALIDATED", "CHANGE", "CODE", ""), *told], terminal.width, (0, 1, 2, 3))
     terminal.out.print(f"\n[bold]{title}[/]")
     for line in lines:
         terminal.result(f"  {line}")
