@@ -146,6 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--tests", nargs="+", default=[], metavar="NAME", help="tests to run on both images too")
     verify.add_argument("--max", type=_count, default=20, metavar="N", help="differences to show (default: 20)")
+    doctor = command("doctor", "check everything that basedev depends on, and say what to do", "basedev doctor")
+    doctor.add_argument("--checksums", action="store_true", help="read all that is stored, in some seconds a GiB")
     hook = command("hook", "git hooks that build in the background", "basedev hook install")
     hook.add_argument("verb", choices=("install", "status", "remove"), help="what to do")
     hook.add_argument("--hooks", metavar="NAMES", help=f"some of {','.join(HOOKS)} (default: all)")
@@ -231,6 +233,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         return _images(options, terminal)
     if options.command == "patch":
         return _patch(options, terminal)
+    if options.command == "doctor":
+        return _doctor(options, terminal)
     storage = Storage()
     if options.command == "shell-init":
         terminal.code(shell_code(options.shell, storage))
@@ -396,6 +400,13 @@ def _revision(checkout: Checkout, storage: Storage, options: argparse.Namespace,
             save(exported.text, options.output, force=options.force)
         terminal.exported(exported, options.output)
     return 0
+
+
+def _doctor(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .workflows.doctor import PROBLEM, Doctor
+
+    states = terminal.findings(Doctor(options.directory, checksums=options.checksums).findings())
+    return UserCodeError.exit_code if PROBLEM in states else 0
 
 
 def _impact(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
