@@ -67,7 +67,8 @@ def _verbs(parser: argparse.ArgumentParser) -> Callable[[str, str, str], argpars
     return verb
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of_arguments() -> argparse.ArgumentParser:
+    """What reads the command line."""
     parser = _Parser(
         prog="basedev",
         description="An edit of Julia's Base in a runnable system image, in seconds.",
@@ -156,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
         "shell-init", "code for a shell that puts a julia for the present sources in front", "basedev shell-init bash"
     )
     shell_init.add_argument("shell", nargs="?", choices=SHELLS, help="the shell (default: from $SHELL)")
+    completion = command("completion", "code with which a shell completes basedev's words", "basedev completion bash")
+    completion.add_argument("shell", choices=SHELLS, help="the shell")
     return parser
 
 
@@ -201,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal can't show is no failure
     terminal = Terminal(as_json="--json" in words[: words.index("--") if "--" in words else None])
     try:
-        return _run(_parser().parse_args(words), terminal)
+        return _run(parser_of_arguments().parse_args(words), terminal)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with suppress(OutputError):
@@ -233,6 +236,11 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         return _images(options, terminal)
     if options.command == "patch":
         return _patch(options, terminal)
+    if options.command == "completion":
+        from . import completion, usage
+
+        terminal.code(completion.code(options.shell, usage.read(parser_of_arguments())))
+        return 0
     if options.command == "doctor":
         return _doctor(options, terminal)
     storage = Storage()
