@@ -19,7 +19,7 @@ from pathlib import Path
 from . import __version__
 from .checkout import Checkout
 from .command_images import add_verbs
-from .command_impact import add_arguments
+from .command_impact import add_arguments, count
 from .config import ENGINES, POLICIES, Config, load_config
 from .errors import (
     BasedevError,
@@ -49,12 +49,6 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         hint = " (those for julia come after --)" if message.startswith("unrecognized arguments") else ""
         raise UsageError(f"{message}{hint}; see {self.prog} --help")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no count")
-    return int(text)
 
 
 def _verbs(parser: argparse.ArgumentParser) -> Callable[[str, str, str], argparse.ArgumentParser]:
@@ -146,7 +140,7 @@ def parser_of_arguments() -> argparse.ArgumentParser:
         "basedev verify --tests strings/basic",
     )
     verify.add_argument("--tests", nargs="+", default=[], metavar="NAME", help="tests to run on both images too")
-    verify.add_argument("--max", type=_count, default=20, metavar="N", help="differences to show (default: 20)")
+    verify.add_argument("--max", type=count, default=20, metavar="N", help="differences to show (default: 20)")
     doctor = command("doctor", "check everything that basedev depends on, and say what to do", "basedev doctor")
     doctor.add_argument("--checksums", action="store_true", help="read all that is stored, in some seconds a GiB")
     hook = command("hook", "git hooks that build in the background", "basedev hook install")

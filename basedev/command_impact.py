@@ -29,17 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what leads from one commit to another")
     parser.add_argument("--sort", choices=SORTS, default="invalidated", help="order of branches (default: invalidated)")
-    parser.add_argument("--depth", type=_count, default=2, metavar="N", help="levels of callers to show (default: 2)")
-    parser.add_argument("--width", type=_count, default=6, metavar="N", help="callers of one to show (default: 6)")
+    parser.add_argument("--depth", type=count, default=2, metavar="N", help="levels of callers to show (default: 2)")
+    parser.add_argument("--width", type=count, default=6, metavar="N", help="callers of one to show (default: 6)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write all of it as a page for a browser")
-    parser.add_argument("--at-most", type=_count, metavar="N", help="exit with 5 if more CodeInstances are invalidated")
-    parser.add_argument("--at-most-changed", type=_count, metavar="N", help="exit with 5 if more really change")
+    parser.add_argument("--at-most", type=count, metavar="N", help="exit with 5 if more CodeInstances are invalidated")
+    parser.add_argument("--at-most-changed", type=count, metavar="N", help="exit with 5 if more really change")
     parser.add_argument(
         "--server", action=argparse.BooleanOptionalAction, help="use a warm server, and start it (default: use)"
     )
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A number of things, as an argument."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no count")
     return int(text)

@@ -104,6 +104,14 @@ def test_a_cache_that_others_can_write(own: Bench) -> None:
     assert bad(findings)["cache"].remedy == f"chmod go-w {own.storage.root}"
 
 
+def test_a_cache_that_is_none(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    code, findings = examine(bench, environment={"BASEDEV_CACHE": str(tmp_path / "cache")})
+    found = [one for one in findings if one.state == "problem"]
+    assert code == 1
+    assert found == [Finding("cache", "problem", f"{tmp_path / 'cache'} is no directory", "set BASEDEV_CACHE to one")]
+
+
 def test_locks_and_hooks(bench: Bench) -> None:
     bench.json("hook", "install")
     hook = bench.root / ".git/hooks/post-commit"

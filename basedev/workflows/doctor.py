@@ -5,6 +5,7 @@ Nothing is repaired, and nothing is made that is missing.
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 import platform
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -115,21 +116,29 @@ class Doctor:
             "background": self._background,
             "server": self._server,
         }
+        told = set()  # what one check tells is not told again by another
         for name, check in checks.items():
-            try:
-                for found in check():
-                    yield Finding(name, found.state, found.text, found.remedy)
-            except BasedevError as error:
-                yield Finding(name, PROBLEM, *_split(error.message))
-            except ImportError as error:
-                yield Finding(name, PROBLEM, str(error).partition("\n")[0], "install git and the packages above")
-            except OSError as error:
-                where = f"{error.filename}: " if error.filename else ""
-                yield Finding(name, PROBLEM, f"{where}{error.strerror or error}")
-            except Exception as error:
-                yield Finding(
-                    name, PROBLEM, f"{type(error).__name__}: {error}", "a defect of basedev: please report it"
-                )
+            for found in self._outcome(check):
+                if found.state == OK or found.text not in told:
+                    told.add(found.text)
+                    yield replace(found, check=name)
+
+    @staticmethod
+    def _outcome(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+        try:
+            yield from check()
+        except BasedevError as error:
+            yield _problem(*_split(error.message))
+        except ImportError as error:
+            yield _problem(str(error).partition("\n")[0], "install git and the packages above")
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            mine = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            yield _problem(
+                f"{where}{error.strerror or error}", "make it readable and writable" if mine else "repair or remove it"
+            )
+        except Exception as error:
+            yield _problem(f"{type(error).__name__}: {error}", "a defect of basedev: please report it")
 
     # ---- what everything needs ----
 
@@ -342,7 +351,10 @@ class Doctor:
             yield _ok(f"{root} is made when it is needed")
             return
         status = root.stat()
-        if not root.is_dir() or not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+        if not root.is_dir():
+            yield _problem(f"{root} is no directory", "set BASEDEV_CACHE to one")
+            return
+        if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
             yield _problem(f"{root} can't be written", "make it yours, or set BASEDEV_CACHE to another directory")
         elif status.st_uid != os.geteuid():
             yield _warning(f"{root} belongs to another user", "set BASEDEV_CACHE to a directory of your own")
@@ -361,11 +373,11 @@ class Doctor:
             yield _warning(f"{many} of other users, as {foreign[0]}", "remove them as that user")
 
     def _disk(self) -> Iterator[Finding]:
-        place = next(path for path in (self._storage.root, *self._storage.root.parents) if path.exists())
+        place = next(path for path in (self._storage.root, *self._storage.root.parents) if path.is_dir())
         kind, options = _file_system(place)
         free, nodes = shutil.disk_usage(place).free, os.statvfs(place)
         budget = parse_size(self._config.budget)
-        used = on_disk(Collection(self._storage).items("images")) if self._storage.root.exists() else 0
+        used = on_disk(Collection(self._storage).items("images")) if self._storage.root.is_dir() else 0
         text = f"{size(free)} free ({kind}), images take {size(used)} of {size(budget)}"
         elsewhere = "set BASEDEV_CACHE to another disk"
         if free < ROOM:
@@ -407,6 +419,8 @@ class Doctor:
         return ""
 
     def _store(self) -> Iterator[Finding]:
+        if not self._storage.root.is_dir():
+            return
         store = Store(self._storage)
         counts = {kind: store.names(kind) for kind in KINDS}
         damaged = [
@@ -458,7 +472,7 @@ class Doctor:
         if not allowed(self._config.server):
             yield _warning("switched off", "set server = true, and unset BASEDEV_SERVER, to have builds faster")
         running = Servers(self._storage).running()
-        known = Store(self._storage).names("bases")
+        known = Store(self._storage).names("bases") if running else []
         for one in running:
             text = (
                 f"{one.pid} on the base image {one.base_id}: {counted(one.builds, 'build')},"
