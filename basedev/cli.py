@@ -1,7 +1,7 @@
 """The command line: a thin skin over the workflows. Parses arguments, prints, and maps errors to exit codes.
 
 Exit codes: 0 done; 1 the edited sources are at fault, or tests failed; 2 usage; 3 something needed is missing;
-4 a defect.
+4 a defect; 5 an edit invalidates more than is allowed (`impact`).
 """
 
 from __future__ import annotations

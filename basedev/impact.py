@@ -145,6 +145,8 @@ class Impact:
         if self.full_rebuild_reason:
             return f"{edit}: {self.everything}"
         total = self.total
+        if not (total.invalidated or self.new_code_reason):
+            return f"{edit} invalidates nothing"
         many = f"{edit} invalidates {total.invalidated} CodeInstance{'s' * (total.invalidated != 1)}"
         if self.new_code_reason:
             return f"{many}, and {self.everything}"
