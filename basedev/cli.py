@@ -1,7 +1,7 @@
 """The command line: a thin skin over the workflows. Parses arguments, prints, and maps errors to exit codes.
 
 Exit codes: 0 done; 1 the edited sources are at fault, or tests failed; 2 usage; 3 something needed is missing;
-4 a defect.
+4 a defect; 5 an edit invalidates more than is allowed (`impact`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from . import __version__
 from .checkout import Checkout
 from .command_images import add_verbs
+from .command_impact import add_arguments, count
 from .config import ENGINES, POLICIES, Config, load_config
 from .errors import (
     BasedevError,
@@ -50,12 +51,6 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}{hint}; see {self.prog} --help")
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no count")
-    return int(text)
-
-
 def _verbs(parser: argparse.ArgumentParser) -> Callable[[str, str, str], argparse.ArgumentParser]:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
 
@@ -66,7 +61,8 @@ def _verbs(parser: argparse.ArgumentParser) -> Callable[[str, str, str], argpars
     return verb
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of_arguments() -> argparse.ArgumentParser:
+    """What reads the command line."""
     parser = _Parser(
         prog="basedev",
         description="An edit of Julia's Base in a runnable system image, in seconds.",
@@ -111,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     test = command("test", "run the checkout's own tests on the image", "basedev test strings/basic dict")
     making(test)
     test.add_argument("names", nargs="*", metavar="NAME", help="tests; without, those of the changed files")
+    impact = "what an edit invalidates and through which calls, before anything is compiled"
+    add_arguments(command("impact", impact, "basedev impact --compare master HEAD --html impact.html"))
     watch = command("watch", "build in the background whenever sources are saved", "basedev watch --test strings/basic")
     making(watch)
     watch.add_argument(
@@ -142,7 +140,9 @@ def _parser() -> argparse.ArgumentParser:
         "basedev verify --tests strings/basic",
     )
     verify.add_argument("--tests", nargs="+", default=[], metavar="NAME", help="tests to run on both images too")
-    verify.add_argument("--max", type=_count, default=20, metavar="N", help="differences to show (default: 20)")
+    verify.add_argument("--max", type=count, default=20, metavar="N", help="differences to show (default: 20)")
+    doctor = command("doctor", "check everything that basedev depends on, and say what to do", "basedev doctor")
+    doctor.add_argument("--checksums", action="store_true", help="read all that is stored, in some seconds a GiB")
     hook = command("hook", "git hooks that build in the background", "basedev hook install")
     hook.add_argument("verb", choices=("install", "status", "remove"), help="what to do")
     hook.add_argument("--hooks", metavar="NAMES", help=f"some of {','.join(HOOKS)} (default: all)")
@@ -151,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
         "shell-init", "code for a shell that puts a julia for the present sources in front", "basedev shell-init bash"
     )
     shell_init.add_argument("shell", nargs="?", choices=SHELLS, help="the shell (default: from $SHELL)")
+    completion = command("completion", "code with which a shell completes basedev's words", "basedev completion bash")
+    completion.add_argument("shell", choices=SHELLS, help="the shell")
     return parser
 
 
@@ -196,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal can't show is no failure
     terminal = Terminal(as_json="--json" in words[: words.index("--") if "--" in words else None])
     try:
-        return _run(_parser().parse_args(words), terminal)
+        return _run(parser_of_arguments().parse_args(words), terminal)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with suppress(OutputError):
@@ -228,6 +230,13 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         return _images(options, terminal)
     if options.command == "patch":
         return _patch(options, terminal)
+    if options.command == "completion":
+        from . import completion, usage
+
+        terminal.code(completion.code(options.shell, usage.read(parser_of_arguments())))
+        return 0
+    if options.command == "doctor":
+        return _doctor(options, terminal)
     storage = Storage()
     if options.command == "shell-init":
         terminal.code(shell_code(options.shell, storage))
@@ -262,6 +271,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         return _bisect(checkout, storage, config, options, terminal)
     if options.command == "revision":
         return _revision(checkout, storage, options, terminal)
+    if options.command == "impact":
+        return _impact(checkout, storage, options, terminal)
     if options.command == "watch":
         return _watch(checkout, options, terminal)
     if options.command == "run" and options.replay:
@@ -391,6 +402,25 @@ def _revision(checkout: Checkout, storage: Storage, options: argparse.Namespace,
             save(exported.text, options.output, force=options.force)
         terminal.exported(exported, options.output)
     return 0
+
+
+def _doctor(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .workflows.doctor import PROBLEM, Doctor
+
+    states = terminal.findings(Doctor(options.directory, checksums=options.checksums).findings())
+    return UserCodeError.exit_code if PROBLEM in states else 0
+
+
+def _impact(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
+    from . import command_impact
+    from .workflows.impact import Impacts, compare
+
+    with terminal.steps() as steps:
+        if options.compare:
+            found = compare(checkout, storage, steps, tuple(options.compare), server=options.server)
+        else:
+            found = Impacts(checkout, storage, steps, server=options.server).present()
+    return command_impact.show(found, options, terminal)
 
 
 def _watch(checkout: Checkout, options: argparse.Namespace, terminal: Terminal) -> int:

@@ -8,8 +8,17 @@ from pathlib import Path
 import git
 
 from .checkout import Checkout
+from .errors import UsageError
 from .newcheckout import GENERATED
 from .sources import Contents, Sources, blob_id, is_source
+
+
+def commit_named(root: Path, name: str) -> str:
+    """The id of the commit that a name, or anything else that git understands, stands for. Raises UsageError."""
+    try:
+        return str(git.Repo(root).git.rev_parse("--verify", "--quiet", f"{name}^{{commit}}"))
+    except git.GitError as error:
+        raise UsageError(f"{name!r} is no commit of {root}") from error
 
 
 class _Blobs:

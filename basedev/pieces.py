@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,22 @@ WORTH_SPLITTING = 16 * BLOCK
 
 NOT_HERE = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}
 """What copy_file_range answers when these two files can't be copied in that way."""
+
+
+CLONE = 0x40049409
+"""FICLONE, which makes a file one that shares all blocks with another."""
+
+
+def shares_blocks(area: Path) -> bool:
+    """Whether a file system can have copies share blocks with what they are of. Leaves two small files in `area`."""
+    with (area / "whole").open("wb+") as whole, (area / "copy").open("wb+") as copy:
+        whole.write(bytes(BLOCK))
+        whole.flush()
+        try:
+            fcntl.ioctl(copy, CLONE, whole.fileno())
+        except OSError:
+            return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -339,7 +339,7 @@ class _Reviser:
         for method in after["defined"]:
             replaced = method["replaces"]
             if replaced and "#" not in method["name"] and replaced["signature"] not in before:
-                raise _defined_twice(replaced)
+                raise DefinedTwice(replaced)
             known = before.get(method["signature"])
             if replaced is None and known and method["signature"] not in self.early:
                 # The same words and another type: a type in the signature is a new one.
@@ -498,7 +498,7 @@ class _Reviser:
             if replaced is None or ("#" in method["name"] and not method["name"].endswith("##kw")):
                 continue  # a name that the compiler made: the old one is not found again under it
             if (replaced["file"], replaced["line"]) != (method["file"], method["line"]):
-                raise _defined_twice(replaced)
+                raise DefinedTwice(replaced)
             methods[replaced["signature"]] = (path, statement, replaced)
         return methods
 
@@ -708,7 +708,7 @@ class _Reviser:
         for _, _, method in deleted:
             for other in method["also"]:
                 if not any(one.line <= other["line"] <= one.last_line for one in gone.get(other["file"], ())):
-                    raise _defined_twice(other)
+                    raise DefinedTwice(other)
 
     def _undocumented(self) -> list[Undocument]:
         found = []
@@ -919,8 +919,12 @@ def _full_module(module: str, inside: tuple[str, ...]) -> str:
     return ".".join((module, *inside))
 
 
-def _defined_twice(method: Mapping[str, Any]) -> NeedsFullRebuild:
-    return NeedsFullRebuild(
-        f"{signatures.pretty(method['signature'])} is defined a second time, in {method['file']}:{method['line']}: "
-        "which of the two holds depends on their order"
-    )
+class DefinedTwice(NeedsFullRebuild):
+    """A second definition of a method that stays, of which the host tells in `method`."""
+
+    def __init__(self, method: Mapping[str, Any]) -> None:
+        super().__init__(
+            f"{signatures.pretty(method['signature'])} is defined a second time, in {method['file']}:{method['line']}: "
+            "which of the two holds depends on their order"
+        )
+        self.method = method

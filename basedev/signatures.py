@@ -49,6 +49,21 @@ def pretty(signature: str) -> str:
     return f"{name}({', '.join('::' + _plain(argument) for argument in arguments)}){where}"
 
 
+def spoken(signature: str) -> str:
+    """What `pretty` gives, but of the functions that Julia makes for keywords, the call that they are for:
+    `Tuple{Base.var"##sort#7", Bool, typeof(Base.sort), Any}` -> `Base.sort(::Any; ...)`."""
+    inner = signature.removeprefix("Tuple{").removesuffix("}")
+    made, *others = split_parameters(inner) or [""]
+    if name := re.fullmatch(r'.*?var"#(?:#(.*)#\d+|(.*)##kw)"', made):
+        for number, other in enumerate(others):
+            called = re.fullmatch(r"typeof\((.*)\)|Type\{(.*)\}", other)
+            function = called and (called[1] or called[2])
+            if function and re.sub(r"\{.*", "", function).rpartition(".")[2] == (name[1] or name[2]):
+                call = pretty(f"Tuple{{{', '.join(others[number:])}}}")
+                return f"{call.removesuffix(')')}; ...)"
+    return pretty(signature)
+
+
 def brief(call: str, longest: int = 120) -> str:
     """What `pretty` gives for people to read: of long ones, the innermost type parameters are left out."""
     for depth in (3, 2, 1, 0):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .patches import Applied
     from .servers import Server
     from .workflows.bisect import Outcome, State
+    from .workflows.doctor import Finding
     from .workflows.hooks import Hooks
     from .workflows.patch import Checked
     from .workflows.revisions import Exported
@@ -388,6 +389,26 @@ class Terminal:
             many = counted(len(has.marks), "insertion")
             self.out.print(escape(f"  {path}: {has.problem or ('all of it' if has.is_ours else many)}"))
         return None
+
+    def findings(self, findings: Iterable[Finding]) -> set[str]:
+        """What `doctor` finds, each as soon as it is found. Returns the states that were among them."""
+        told = []
+        styles = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+        for one in findings:
+            told.append(one)
+            if self.as_json:
+                continue
+            self.out.print(f"[{styles[one.state]}]{one.state:<8}[/] {one.check}: {escape(one.text)}")
+            if one.remedy:
+                self.out.print(f"{'':<8} [bold]to do:[/] {escape(one.remedy)}")
+        states = Counter(one.state for one in told)
+        if self.as_json:
+            status = next(state for state in ("problem", "warning", "ok") if states[state] or state == "ok")
+            self.json({"status": status, "findings": [vars(one) for one in told]})
+        else:
+            known = [counted(states[state], state) for state in ("problem", "warning") if states[state]]
+            self.message(", ".join(known) or "all is well")
+        return set(states)
 
     @staticmethod
     def _definitions(console: Console, definitions: tuple[Definition, ...]) -> None:

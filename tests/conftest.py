@@ -213,5 +213,5 @@ def clean(bench: Bench) -> None:
     git = ["git", "-C", str(bench.root)]
     subprocess.run([*git, "checkout", "-q", "--", "."], check=True)
     subprocess.run([*git, "clean", "-fdq"], check=True)
-    for leftover in ("images", "revisions", "staging", "background"):
+    for leftover in ("images", "revisions", "dependencies", "staging", "background"):
         shutil.rmtree(bench.storage.root / leftover, ignore_errors=True)

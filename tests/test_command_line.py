@@ -25,7 +25,7 @@ KEYS = {
     *("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason", "changed_files"),
     *("definitions", "invalidated", "recompiled", "timings", "errors"),
 }
-COMMANDS = ("init", "status", "build", "run", "test", "verify", "watch")
+COMMANDS = ("init", "status", "build", "run", "test", "verify", "watch", "impact", "doctor", "completion")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -24,7 +24,7 @@ import git
 
 from ..bisection import Choice, Graph
 from ..checkout import Checkout
-from ..commits import CommitCheckout
+from ..commits import CommitCheckout, commit_named
 from ..config import Config
 from ..engines.stock15.baseimage import Progress
 from ..errors import NeedsFullRebuild, SetupError, UsageError, UserCodeError
@@ -290,10 +290,7 @@ class Bisector:
         return os.fspath(path)
 
     def _commit(self, name: str) -> str:
-        try:
-            return str(self._repo.git.rev_parse("--verify", "--quiet", f"{name}^{{commit}}"))
-        except git.GitError as error:
-            raise UsageError(f"{name!r} is no commit of {self.checkout.root}") from error
+        return commit_named(self.checkout.root, name)
 
     # The journal
 

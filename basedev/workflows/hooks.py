@@ -93,6 +93,14 @@ class Hook:
             return os.path.samestat(self.path.lstat(), self.aside.lstat())
         return False
 
+    @property
+    def outdated(self) -> bool:
+        """Whether it was installed by another basedev, or for another Python, than this."""
+        if self.state != "installed":
+            return False
+        text = self.path.read_text()
+        return text != _script(self.path.name, _made_directory(text))
+
     def refusal(self, *, removing: bool) -> str | None:
         """Why it can't be installed or removed, and what to do; None when it can."""
         kept = f"; what was there before basedev is in {self.aside}" if os.path.lexists(self.aside) else ""

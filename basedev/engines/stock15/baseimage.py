@@ -112,6 +112,11 @@ class BaseImage:
         """The source files that are in it, by path."""
         return _files(self.entry.manifest["included"], self.entry.manifest["compiler"])
 
+    def files_of(self, recorded: list[tuple[str, str]], sources: Sources) -> dict[str, SourceFile]:
+        """Those in an image that was chained on this one from `sources`, as Julia `recorded` them (`Host.facts`)."""
+        compiler = frozenset(self.entry.manifest["compiler"])
+        return _files(_included(recorded, set(sources.blobs), compiler), sorted(compiler))
+
     @cached_property
     def census(self) -> Census:
         """What its sources' statements run."""

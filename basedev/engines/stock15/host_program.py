@@ -39,14 +39,9 @@ def host_program(distribution: Distribution, storage: Storage, progress: Callabl
     Raises SetupError when there is no C++ compiler, InternalError when it rejects the sources.
     """
     sources = sorted(SOURCES.glob("*.cpp"))
-    key = digest_of(
-        distribution.key,
-        *FLAGS,
-        *(part for path in sorted(SOURCES.iterdir()) for part in (path.name, path.read_bytes())),
-    )[:20]
-    store = Store(storage)
-    if entry := store.find("hosts", key):
-        return entry.file("host")
+    if program := compiled_host(distribution, storage):
+        return program
+    store, key = Store(storage), _key(distribution)
     with storage.lock(f"host-{key}"):
         entry = store.find("hosts", key)  # another process may have made it meanwhile
         if entry is None:
@@ -58,6 +53,17 @@ def host_program(distribution: Distribution, storage: Storage, progress: Callabl
                 _compile(compiler, sources, distribution, made)
                 entry = store.publish("hosts", key, made, {"distribution": distribution.key})
     return entry.file("host")
+
+
+def compiled_host(distribution: Distribution, storage: Storage) -> Path | None:
+    """The compiled host for this Julia, if the cache has it."""
+    entry = Store(storage).find("hosts", _key(distribution))
+    return entry.file("host") if entry else None
+
+
+def _key(distribution: Distribution) -> str:
+    sources = (part for path in sorted(SOURCES.iterdir()) for part in (path.name, path.read_bytes()))
+    return digest_of(distribution.key, *FLAGS, *sources)[:20]
 
 
 def _compile(compiler: str, sources: Sequence[Path], distribution: Distribution, made: Path) -> None:
@@ -261,6 +267,12 @@ class Host:
             self._decide(b"keep\n")
             return answer
         return dict(self._ask(b"apply %d\n" % len(steps), *_encode(steps)))
+
+    def impact(self, steps: Sequence[Step], dependencies: Path | None) -> dict[str, Any]:
+        """What `trial` answers, and what the steps invalidate, as `host/impact.h` describes it. Without a record of
+        dependencies, nothing of what Julia ended is made valid again."""
+        path = os.fsencode(dependencies) if dependencies else b""
+        return dict(self._ask(b"impact %d %d\n" % (len(path), len(steps)), path, *_encode(steps)))
 
     def go_back(self) -> None:
         """Undoes what `computed` evaluated."""

@@ -30,6 +30,9 @@
 //                                      now; then `drop`, and all is as before, or `keep`, as if by `apply`
 //   compare COUNT MORE, then COUNT steps, then MORE evaluate steps
 //                                      what each of the latter gives before the former, once more, and after them
+//   impact LENGTH COUNT, a path, then COUNT steps
+//                                      the same, and what they invalidate, through which calls (impact.h), found out in
+//                                      a child that is thrown away; the path is that of the dependencies, or empty
 //   apply COUNT, then COUNT steps      the same, for good
 //   compile LENGTH LENGTH, two paths   after `apply`: writes the layer's objects and heap to a directory; with the record
 //                                      of dependencies in a file, or if that has no name, all that Julia ended is new.
@@ -56,6 +59,7 @@
 #include "evaluate.h"
 #include "garbage.h"
 #include "heap.h"
+#include "impact.h"
 #include "json.h"
 #include "layer.h"
 #include "lines.h"
@@ -429,6 +433,27 @@ public:
         json.open('{');
         evaluate_for_good(json, steps);
         answer(json.close('}'));
+    }
+
+    void impact(const std::string &dependencies, const std::vector<Step> &steps) {
+        Json json;
+        json.raw(in_child("following what the edit invalidates", [&] {
+            Json result;
+            result.open('{');
+            Impact impact(image);
+            evaluate_for_good(result, steps);
+            impact.follow(method_changes(image, started_in));
+            cut_off(dependencies);
+            delta->instances = jl_alloc_vec_any(0);
+            JL_GC_PUSH1(&delta->instances);
+            if (new_code_reason.empty())
+                delta->collect(enter_newest_world());
+            result.key("no_cutoff_reason").string(delta->no_cutoff_reason);
+            impact.write(result, delta->instances, enter_newest_world());
+            JL_GC_POP();
+            return result.close('}').text;
+        }));
+        answer(json);
     }
 
     void record_dependencies(const std::string &path) {
@@ -875,6 +900,12 @@ std::string resolved(const char *given) {
             words >> length >> count;
             std::string path = requests.bytes(number), dependencies = requests.bytes(length);
             host.computed(path, dependencies, take_steps(count));
+        }
+        else if (verb == "impact") {
+            size_t count = 0;
+            words >> count;
+            std::string dependencies = requests.bytes(number);
+            host.impact(dependencies, take_steps(count));
         }
         else if (verb == "compare" || verb == "results") {
             size_t more = 0;

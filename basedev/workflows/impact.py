@@ -1,0 +1,138 @@
+"""`basedev impact`: what an edit invalidates, and through which calls, before anything is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..checkout import Checkout
+from ..commits import CommitCheckout, commit_named
+from ..engines.stock15.baseimage import BaseImage, Progress
+from ..engines.stock15.host_program import Host
+from ..engines.stock15.layer import check
+from ..errors import NeedsFullRebuild, SetupError
+from ..impact import Impact, read
+from ..revise import Census, DefinedTwice, Parsed, SourceFile, revise
+from ..signatures import pretty
+from ..sources import ChangeSet, Sources
+from ..storage import Storage, digest_of
+from ..syntax import Statement
+from .build import CHAINED, Builder
+
+RECORD = "dependencies.bin"
+
+SECONDS_FOR_RECORD = 25.0
+
+
+class Impacts(Builder):
+    """Tells what edits of one checkout invalidate."""
+
+    def present(self) -> Impact:
+        """Of the checkout's sources, on the base image.
+
+        Raises UserCodeError when they do not parse or evaluate.
+        """
+        base, sources = self.base, self.checkout.sources(self.base.sources)
+        if sources.id == base.sources.id:
+            return self._told(sources, sources, {})
+        self.progress("comparing definitions", 0.5)
+
+        def follow(host: Host) -> dict[str, Any]:
+            ground = base.sources, base.files, base.dependencies, base.census, base.parsed
+            return self._follow(host, sources, *ground)
+
+        return self._told(base.sources, sources, self.with_host(follow))
+
+    def against(self, after: Checkout) -> Impact:
+        """Of other sources, on the chained image of the checkout's, which is made unless it is there.
+
+        Raises SetupError when that can't be chained, UserCodeError when sources do not parse or evaluate.
+        """
+        base, old, new = self.base, self.checkout.sources(self.base.sources), after.sources(self.base.sources)
+        if old.id == new.id:
+            return self._told(old, new, {})
+        try:
+            image = self.build(engine=CHAINED).image
+        except NeedsFullRebuild as reason:
+            raise SetupError(f"what is compared with needs an image that is chained: {reason}") from reason
+        assert image is not None
+        record = self._record(image)
+        self.progress("comparing definitions", 1.0)
+        with Host(self._program, image, self.checkout.distribution) as host:
+            files = base.files_of([(module, path) for module, path in host.facts()["files"]], old)
+            found = self._follow(host, new, old, files, record, None, _Unchanged(base, old))
+        return self._told(old, new, found)
+
+    def _record(self, image: Path) -> Path:
+        """What results of inference in a chained image depend on; noted for this very file, unless it was before."""
+        about = image.stat()
+        name = digest_of("dependencies", str(image.parent.name), str(about.st_mtime_ns), str(about.st_ino))[:20]
+        with self.storage.lock(f"dependencies-{name}"):
+            if not (entry := self.store.find("dependencies", name)):
+                self.progress("noting what results of inference depend on", SECONDS_FOR_RECORD)
+                with (
+                    self.storage.staging("dependencies") as made,
+                    Host(self._program, image, self.checkout.distribution) as host,
+                ):
+                    host.dependencies(made / RECORD)
+                    entry = self.store.publish("dependencies", name, made, {"image_id": image.parent.name})
+        return entry.file(RECORD)
+
+    def _follow(
+        self,
+        host: Host,
+        new: Sources,
+        old: Sources,
+        files: Mapping[str, SourceFile],
+        dependencies: Path,
+        census: Census | None,
+        parsed: Parsed,
+    ) -> dict[str, Any]:
+        """What leads from the old sources, of which `host` has an image, to the new, as fields of Impact."""
+        paths = {file.name: path for path, file in files.items()}
+        try:
+            revision = revise(old, new, files, host, census, parsed)
+        except DefinedTwice as reason:
+            about = reason.method
+            place = f"{paths.get(about['file'], about['file']).removeprefix('base/')}:{about['line']}"
+            return {
+                "full_rebuild_reason": str(reason),
+                "overwrites": [f"{pretty(about['signature'])} in {place}"],
+            }
+        except NeedsFullRebuild as reason:
+            return {"full_rebuild_reason": str(reason)}
+        self.progress("following what the edit invalidates", 1.0)
+        answer = host.impact(revision.steps, dependencies)
+        check(answer, revision.steps)
+        return {"definitions": revision.definitions, **read(answer, paths)}
+
+    def _told(self, old: Sources, new: Sources, found: Mapping[str, Any]) -> Impact:
+        changed = tuple(path for path in ChangeSet.between(old, new).paths if path in self.base.files)
+        return Impact(self.base.id, new.id, changed_files=changed, server=self.server, **found)
+
+
+class _Unchanged:
+    """The statements of a base image's sources that others have too."""
+
+    def __init__(self, base: BaseImage, sources: Sources) -> None:
+        self._base, self._sources = base, sources
+
+    def statements(self, path: str) -> list[Statement] | None:
+        same = self._sources.blobs.get(path) == self._base.sources.blobs.get(path)
+        return self._base.parsed.statements(path) if same else None
+
+
+def compare(
+    checkout: Checkout, storage: Storage, progress: Progress, commits: tuple[str, str], *, server: bool | None
+) -> Impact:
+    """What the step from one commit to another invalidates. Raises as `Impacts.against` does, and UsageError when one
+    is no commit."""
+    before, after = (CommitCheckout(checkout.root, commit_named(checkout.root, name)) for name in commits)
+    first = Impacts(before, storage, progress, server=server)
+    if before.sources(first.base.sources).id == first.base.sources.id:
+        found = Impacts(after, storage, progress, server=server).present()
+    else:
+        found = first.against(after)
+    return replace(found, compared=(before.at, after.at))
