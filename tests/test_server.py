@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Bench, start, stop_servers
-from test_faults import assert_clean, wait_until
+from conftest import Bench, start, stop_servers, wait_until
+from test_faults import assert_clean
 
 from basedev.servers import Limits, Server, Servers, greet
 

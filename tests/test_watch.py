@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Bench
+from conftest import Bench, wait_until
 from test_command_line import KEYS
-from test_faults import assert_clean, helpers_of, wait_until
+from test_faults import assert_clean, helpers_of
 
 UTIL = "base/strings/util.jl"
 

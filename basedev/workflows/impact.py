@@ -123,6 +123,9 @@ class _Unchanged:
         same = self._sources.blobs.get(path) == self._base.sources.blobs.get(path)
         return self._base.parsed.statements(path) if same else None
 
+    def includes(self) -> None:
+        """They may be others in the files that differ."""
+
 
 def compare(
     checkout: Checkout, storage: Storage, progress: Progress, commits: tuple[str, str], *, server: bool | None
