@@ -100,6 +100,24 @@ def test_what_is_kept_would_come_out_again(
     assert bench.julia(built["image"], program) == shown
 
 
+def test_native_code_that_is_kept_comes_to_the_method_that_replaced_another(bench: Bench) -> None:
+    """Callers of a replaced method are as they were, and known to depend on the new one."""
+    bench.edit(
+        "base/strings/util.jl",
+        "    if i < 1 || codeunit(s,i) != 0x0a\n",
+        "    if i < 1 || codeunit(s,i) != 0x21\n",
+    )
+    built = bench.chain()
+    assert built["recompiled"] == 1 < built["invalidated"]
+    program = """
+        ask(answer) = Base.prompt(IOBuffer(answer), devnull, "")
+        print(repr(ask("yes!")), repr(ask("yes\\n")))
+        @eval Base chomp(s::String) = SubString("other")
+        print(repr(ask("yes!")))
+    """
+    assert bench.julia(built["image"], program) == '"yes""yes\\n""other"'
+
+
 def test_what_is_kept_wrongly_is_found(
     bench: Bench, julia: Distribution, unstable_in_base: set[str], tmp_path: Path
 ) -> None:
