@@ -86,18 +86,23 @@ static std::string error_text(jl_value_t *error) {
     return text;
 }
 
-std::string evaluate(jl_module_t *module, const std::string &file, long line, const std::string &text) {
-    std::string placed((size_t)(line - 1), '\n');
-    placed += text;
+std::string message_of_error(const std::function<void()> &work) {
     jl_value_t *volatile error = nullptr;
     JL_TRY {
-        jl_load_file_string(placed.data(), placed.size(), (char *)file.c_str(), module);
+        work();
     }
     JL_CATCH {
         error = jl_current_exception();
     }
     enter_newest_world();
     return error ? error_text(error) : std::string();
+}
+
+std::string evaluate(jl_module_t *module, const std::string &file, long line, const std::string &text) {
+    std::string placed((size_t)(line - 1), '\n');
+    placed += text;
+    return message_of_error(
+        [&] { jl_load_file_string(placed.data(), placed.size(), (char *)file.c_str(), module); });
 }
 
 static const useconds_t LONG = 200000;  // microseconds

@@ -32,8 +32,11 @@ private:
     void change(const char *function, size_t index, jl_value_t *value);
 };
 
+// Does work of the runtime's, which may throw. Returns an empty string, or Julia's own message about the error.
+std::string message_of_error(const std::function<void()> &work);
+
 // Evaluates `text` at top level of a module as if it stood at `line` of `file`.
-// Returns an empty string, or Julia's own message about the error.
+// Returns what `message_of_error` does.
 std::string evaluate(jl_module_t *module, const std::string &file, long line, const std::string &text);
 
 // While an object of this class lives, what has no native code is interpreted, so that nothing is compiled for a single

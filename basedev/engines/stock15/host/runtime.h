@@ -13,6 +13,7 @@ extern JL_DLLEXPORT size_t jl_world_counter;
 extern JL_DLLEXPORT int jl_lineno;
 
 JL_DLLEXPORT jl_value_t *jl_parse_string(const char *text, size_t length, int position, int greedy);
+JL_DLLEXPORT jl_value_t *jl_macroexpand(jl_value_t *code, jl_module_t *module);
 JL_DLLEXPORT size_t jl_get_world_counter(void);
 JL_DLLEXPORT void jl_set_typeinf_func(jl_value_t *f);
 JL_DLLEXPORT jl_code_info_t *jl_code_for_staged(jl_method_instance_t *instance);
