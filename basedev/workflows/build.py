@@ -19,7 +19,7 @@ from ..config import load_config
 from ..engines import full
 from ..engines.stock15.baseimage import Progress
 from ..engines.stock15.host_program import Host, HostFailed, host_program
-from ..engines.stock15.layer import Layer, check, make_layer
+from ..engines.stock15.layer import Layer, NeedsJuliasRule, check, make_layer
 from ..errors import InternalError, NeedsFullRebuild
 from ..holds import Hold
 from ..revise import revise
@@ -280,9 +280,9 @@ class Builder:
         begin = time.monotonic()
         self.progress("comparing definitions", 0.5)
 
-        def chain(host: Host) -> None:
+        def chain(host: Host, no_cutoff_reason: str | None = None) -> None:
             with self.storage.staging("image") as made, Aside(lambda: self.checkout.commit) as commit:
-                cutoff = engine != CHAINED_WITHOUT_CUTOFF
+                cutoff = engine != CHAINED_WITHOUT_CUTOFF and no_cutoff_reason is None
                 revision = self._revise(sources, host)
                 libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
                 layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
@@ -290,9 +290,14 @@ class Builder:
                 result.definitions = revision.definitions
                 result.timings["revise"] = time.monotonic() - begin - sum(layer.timings.values())
                 result.take(layer)
+                result.no_cutoff_reason = result.no_cutoff_reason or no_cutoff_reason
                 self._publish(self._image_id(sources, engine), made / "sys.so", result, commit.result())
 
-        self.with_host(chain)
+        try:
+            self.with_host(chain)
+        except NeedsJuliasRule as reason:
+            why = str(reason)
+            self.with_host(lambda host: chain(host, why))
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()

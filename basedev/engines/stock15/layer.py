@@ -28,6 +28,10 @@ SECONDS_WITHOUT_CUTOFF = 0.013
 """For each: 694 took 10 s, 3,687 took 31 s, 5,174 took 48 s."""
 
 
+class NeedsJuliasRule(Exception):
+    """Early cutoff must not be used for an edit; the message tells why."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """What was done to make an image of a revision."""
@@ -78,7 +82,7 @@ def make_layer(
 
     Without `cutoff`, all that Julia's own rule invalidates is compiled anew.
 
-    Raises UserCodeError when a definition fails.
+    Raises UserCodeError when a definition fails, NeedsJuliasRule when all has to be done again without `cutoff`.
     """
     work = made / "work"
     work.mkdir()
@@ -93,6 +97,8 @@ def make_layer(
     with Aside(lambda: copy(base.sysimage, made / "sys.so")) as ground:
         parts = host.compile(work, base.dependencies if cutoff else None)
     check(parts)
+    if reason := parts.get("needs_julias_rule"):
+        raise NeedsJuliasRule(reason)
     compiled = time.monotonic()
     progress("linking", 0.1)
     with disk_errors("write the image"):

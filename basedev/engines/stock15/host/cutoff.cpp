@@ -1,5 +1,7 @@
 #include "cutoff.h"
 
+#include "breakpoints.h"
+
 #include <algorithm>
 
 namespace {
@@ -369,6 +371,23 @@ void Cutoff::widen_to_cycles() {
     edited.clear();
 }
 
+void Cutoff::watch_generators(const MethodChanges &changes) {
+    for (jl_typemap_entry_t *entry : changes.added)
+        if (entry->func.method->generator && !original.empty())
+            generated.insert(entry->func.method);
+    if (!generated.empty())
+        set_breakpoint(runtime_function("jl_code_for_staged"), false, [this](const Arguments &call) {
+            generator_ran |= generated.count(((jl_method_instance_t *)call.values[0])->def.method) != 0;
+            return GO_ON;
+        });
+}
+
+void Cutoff::take_back() const {
+    for (auto &entry : original)
+        while (jl_code_instance_t *code = result_of(entry.first, world))
+            end(code, world);
+}
+
 std::string Cutoff::run(const std::vector<jl_code_instance_t *> &valid, const MethodChanges &changes,
                         Dependencies &dependencies, Inference &inference) {
     for (jl_typemap_entry_t *entry : changes.ended)
@@ -380,6 +399,7 @@ std::string Cutoff::run(const std::vector<jl_code_instance_t *> &valid, const Me
         if (jl_is_method(code->def->def.value) && !gone.count(code->def->def.method) && code->inferred)
             original[code->def] = code;
     }
+    watch_generators(changes);
     restore_edges();
     world = inference.world;
     for (auto &entry : original) {

@@ -25,6 +25,13 @@ public:
     std::string run(const std::vector<jl_code_instance_t *> &valid, const MethodChanges &changes,
                     Dependencies &dependencies, Inference &inference);
 
+    // For a process that only runs code from now on: ends again what Julia ended. Native code in this process still calls
+    // what was compiled before the edit; only in an image that is what was compiled after it.
+    void take_back() const;
+
+    // Whether inference has called a generator that the edit defines: in this process, with what was compiled before it.
+    bool generator_ran = false;
+
     // Whether a result that the instance had, with or without native code, was compared with a new one.
     bool compared(jl_method_instance_t *instance) const {
         return last.count(instance) != 0 && original.count(instance) != 0;
@@ -65,6 +72,7 @@ private:
     std::unordered_map<jl_method_instance_t *, bool> up_to_date;
 
     Successors successor_of;
+    std::unordered_set<jl_method_t *> generated;  // methods with generators that were added
 
     void affect(jl_method_instance_t *instance, bool in_its_own_name = true);
     bool has_result(jl_method_instance_t *instance) const { return result_of(instance, world) != nullptr; }
@@ -78,6 +86,7 @@ private:
     void begin(const MethodChanges &changes, Dependencies &dependencies, Inference &inference);
     void find_cycles();
     Instances callees_first(const std::unordered_map<jl_method_instance_t *, bool> &batch) const;
+    void watch_generators(const MethodChanges &changes);
     void restore_edges();
     void widen_to_cycles();
     void round(Dependencies &dependencies, Inference &inference);

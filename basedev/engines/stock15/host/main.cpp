@@ -36,7 +36,8 @@
 //   apply COUNT, then COUNT steps      the same, for good
 //   compile LENGTH LENGTH, two paths   after `apply`: writes the layer's objects and heap to a directory; with the record
 //                                      of dependencies in a file, or if that has no name, all that Julia ended is new.
-//                                      The heap is a recipe (recipe.h), or with a `whole_heap_reason` all of it
+//                                      The heap is a recipe (recipe.h), or with a `whole_heap_reason` all of it. Nothing
+//                                      is written where early cutoff must not be used: {"needs_julias_rule": why}
 //   dependencies LENGTH                writes to a path what results of inference depend on (dependencies.h), and tells
 //                                      {"unstable": the argument types of those that come out otherwise when inferred
 //                                      alone}
@@ -480,6 +481,12 @@ public:
         size_t world = enter_newest_world();
         delta->collect(world);
         timings.lap("infer");
+        if (delta->generator_ran()) {
+            json.key("needs_julias_rule").string("a generator that the edit defines has to run with all that changed");
+            answer(json.close('}'));
+            JL_GC_POP();
+            return;
+        }
         Layer layer(image, !anew);
         write_image(json, layer, delta->instances, world, directory, "delta");
         json.key("replaced").open('[');
@@ -532,6 +539,8 @@ private:
             ignored.open('{');
             if (!steps.empty())
                 perform_all(steps, ignored);
+            else if (is_cut_off)
+                delta->take_back_cutoff();
             StandardLibraries found(libraries);
             write_strings(results, census().results(statements_of(statements)));
             return results.text;
