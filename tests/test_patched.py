@@ -80,6 +80,12 @@ def test_changed_method_its_callers_and_what_is_new(modern: Modern) -> None:
     lines = (modern.root / UTIL).read_text().splitlines()
     expected = [lines.index(start.rstrip()) + 1 for start in (CHOMP, "function lpad(")]
     assert modern.julia(built["image"], place) == " ".join(map(str, expected))
+    thrown = (
+        'try; hex2bytes("1"); catch; '
+        "foreach(frame -> println(frame.file, ':', frame.line), stacktrace(catch_backtrace())); end"
+    )
+    (frame,) = [line for line in modern.julia(built["image"], thrown).splitlines() if "strings/util.jl" in line]
+    assert "throw(" in lines[int(frame.rpartition(":")[2]) - 1]
     assert "shout(s)" in modern.julia(built["image"], "print(@doc Base.shout)")
     contents = Path(built["image"]).read_bytes()
     assert not any(word in contents for word in (b"basedev", b"revision.jl", b"STEPS"))

@@ -15,13 +15,11 @@ from ..engines.patched.layer import make_layer
 from ..engines.patched.limits import check, check_constants, check_difference
 from ..errors import SetupError
 from ..revise import revise
-from ..revision import Move, Revision
+from ..revision import Revision
 from ..sources import ChangeSet, Sources
 from ..storage import Storage
 from ..syntax import statements
 from .build import FULL, PATCHED, ImageBuilder, Result
-
-OLD_LINES = "not corrected for this Julia yet"
 
 MAKE = 1030.0
 """Seconds that `make` takes after an edit of Base, on two cores."""
@@ -69,9 +67,7 @@ class PatchedBuilder(ImageBuilder):
         with self.storage.staging("image") as made:
             layer = make_layer(self.base, revision.steps, self.checkout.julia, made, self.progress)
             result.engine, result.definitions = engine, revision.definitions
-            result.linker = layer.linker
-            if any(isinstance(step, Move) for step in revision.steps):
-                result.old_lines_reason = OLD_LINES
+            result.linker, result.old_lines_reason = layer.linker, layer.old_lines_reason
             result.timings = {"revise": revised - begin, **layer.timings}
             self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
 
