@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ from .places import BASE_RECORD
 from .sources import Sources
 
 SUPPORTED = "1.5.3"
+PATCHED_FAMILIES = ("1.12",)
+"""How versions begin that are built from their sources, with patches (`patches/`)."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,28 @@ class Checkout:
     def _remedy(self) -> str:
         return f"remove its usr/, if there is one, and run tools/julia-checkout {self.root}"
 
+    @property
+    def version(self) -> str | None:
+        """What the file `VERSION` says; None without one."""
+        try:
+            return (self.root / "VERSION").read_text(errors="replace").strip().partition("\n")[0]
+        except OSError:
+            return None
+
+    @property
+    def is_patched(self) -> bool:
+        """Whether it is of a Julia that its own makefile builds, with the changes of `patches/`."""
+        return any(re.match(rf"{re.escape(family)}(?!\d)", self.version or "") for family in PATCHED_FAMILIES)
+
     @cached_property
     def distribution(self) -> Distribution:
         """The Julia that `usr/` was made from.
 
         Raises SetupError when it is missing, or is another than this version of basedev knows.
         """
-        try:
-            written = (self.root / "VERSION").read_text(errors="replace").strip().partition("\n")[0]
-        except OSError:
-            written = "of no known version (there is no file VERSION)"
+        written = self.version or "of no known version (there is no file VERSION)"
+        if self.is_patched:
+            raise SetupError(f"{self.root} is Julia {written}: this command is for checkouts of Julia {SUPPORTED} yet")
         origin = usrtree.read_origin(self.root) if written == SUPPORTED else None
         version = origin.julia_version if origin else written
         if version != SUPPORTED:

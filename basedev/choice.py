@@ -15,6 +15,7 @@ from .store import Store
 
 CHAINED = "stock-1.5"
 CHAINED_WITHOUT_CUTOFF = "stock-1.5-no-cutoff"
+PATCHED = "patched"
 FULL = "full"
 
 
@@ -56,10 +57,8 @@ def choose(root: Path, storage: Storage) -> Choice:
     changed = ChangeSet.between(Sources(about["sources"], contents), Sources(found.blobs, contents)).paths
     if not changed:
         return Choice(sysimage, sysimage, (), changed, found)
-    ids = [
-        image_id(engine, ground, sources_id(found.blobs))
-        for engine, ground in ((CHAINED, base.id), (FULL, about["distribution"]))
-    ]
+    grounds = {CHAINED: base.id, FULL: about["distribution"]} if "distribution" in about else {PATCHED: base.id}
+    ids = [image_id(engine, ground, sources_id(found.blobs)) for engine, ground in grounds.items()]
     entry = next(filter(None, (store.find("images", one) for one in ids)), None)
     places = tuple(storage.root / "images" / one for one in ids)
     return Choice(entry.file("sys.so") if entry else None, sysimage, places, changed, found)

@@ -38,7 +38,7 @@ from .terminal import Terminal
 from .workflows.autoload import SHELLS, shell_code
 from .workflows.background import Background
 from .workflows.build import FULL, Builder, Result
-from .workflows.initialise import initialise
+from .workflows.builders import builder_for, initialise
 from .workflows.run import become_julia, run_julia
 from .workflows.testing import check_names, tests_for
 
@@ -264,7 +264,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         return 0
     if options.command == "status":
         with terminal.steps() as steps:
-            plan = Builder(checkout, storage, steps).plan()
+            plan = builder_for(checkout, storage, steps).plan()
         terminal.status(plan, background.report())
         return 0
     if options.command == "bisect":
@@ -506,7 +506,7 @@ def _build(
     if engine == FULL and not may_rebuild:
         raise UsageError("the engine full rebuilds in full, which is forbidden (full-rebuild)")
     with terminal.steps() as steps:
-        builder = Builder(checkout, storage, steps, server=options.server)
+        builder = builder_for(checkout, storage, steps, server=options.server)
         try:
             result = builder.build(engine=None if engine == "auto" else engine, may_rebuild=may_rebuild)
         except NeedsFullRebuild as reason:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .collection import BASES, Item, seconds_since, shortest
 from .errors import SetupError
-from .sizes import age, counted, parse_size, size
+from .sizes import age, counted, effect, parse_size, size
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _show(told: Told, terminal: Terminal) -> None:
         ("needed by", ", ".join(map(str, told.checkouts)) or None),
     ]
     if about.get("invalidated") is not None:
-        lines.append(("CodeInstances", f"{about['invalidated']} invalidated, {about['recompiled']} recompiled"))
+        lines.append(("CodeInstances", effect(about["invalidated"], about["recompiled"])))
     if about.get("peak_memory"):
         lines.append(("memory", size(about["peak_memory"])))
     if timings := about.get("timings"):

@@ -19,6 +19,7 @@ from .elf import RelocatableObject
 ADVANCE_WIDTH = 3
 WORD_WIDTH = 2
 LAST_LINE = (1 << 8 * WORD_WIDTH) - 1
+_NO_LINE = (1 << 32) - 1
 
 _COPY, _ADVANCE_PC, _ADVANCE_LINE, _SET_FILE = 1, 2, 3, 4
 _SET_COLUMN, _FIXED_ADVANCE_PC, _SET_ISA = 5, 9, 12
@@ -94,6 +95,11 @@ def _string(data: bytes, at: int) -> tuple[str, int]:
 
 def _word(data: bytes | bytearray, at: int, size: int = 4) -> int:
     return int.from_bytes(data[at : at + size], "little")
+
+
+def _line(number: int) -> int:
+    """A line number; 0, which is none, for what Julia wrote as -1."""
+    return 0 if number in (-1, _NO_LINE) else number
 
 
 def fix_object(path: Path, places: tuple[int, int], found: LinesByFile) -> tuple[int, int]:
@@ -175,13 +181,14 @@ class _LineSection:
                 if opcode >= 13:
                     advance, by = divmod(opcode - 13, span)
                     line += base + by
-                if line != known or (row_file != file and (line or known)):
+                told = _line(line)
+                if told != known or (row_file != file and (told or known)):
                     new.append(_ADVANCE_LINE)
-                    if line > 0:
-                        files[file - 1].after.append((line, place + len(new)))
+                    if told > 0:
+                        files[file - 1].after.append((told, place + len(new)))
                     if row_file and known > 0:
                         files[row_file - 1].before.append((known, place + len(new)))
-                    new += encode_advance(line - known)
+                    new += encode_advance(told - known)
                 if opcode == _COPY:
                     new.append(_COPY)
                 elif (same_line := 13 + advance * span - base) < 256:
@@ -189,12 +196,12 @@ class _LineSection:
                 else:
                     new += bytes((_ADVANCE_PC, advance, _COPY))
                 at += 1
-                row_file, known = file, line
+                row_file, known = file, told
             elif opcode == 0:
                 length, next_at = _uleb(old, at + 1)
                 code, next_at = old[next_at], next_at + length
                 if code == _END_SEQUENCE:
-                    if line != known:
+                    if _line(line) != known:
                         raise UnknownDebugInfo("a line number at the end of a function's lines")
                     file, line, known, row_file = 1, 1, 1, 0
                 elif code == _SET_ADDRESS:
@@ -317,6 +324,7 @@ class _InfoSection:
                     at += form
                 elif attribute in _LINES:
                     line, next_at = _number(old, at, form)
+                    line = _line(line)
                     if line > LAST_LINE:
                         raise UnknownDebugInfo(f"line {line}")
                     new += old[copied:at]

@@ -34,6 +34,10 @@ class ImageSymbols:
         """Where the image has a symbol when it is loaded at 0."""
         return self._symbols[name][0] if name in self._symbols else self._missing(name)
 
+    def has(self, name: str) -> bool:
+        """Whether the image has a symbol."""
+        return name in self._symbols
+
     def number(self, name: str) -> int:
         """The number of 64 bits at a symbol."""
         return int.from_bytes(self._read_at(self.place(name), 8), "little")
@@ -62,7 +66,7 @@ class ImageSymbols:
         return None
 
     def _missing(self, name: str) -> int:
-        raise SetupError(f"{self.path} has no symbol {name}: it is no system image of Julia 1.5")
+        raise SetupError(f"{self.path} has no symbol {name}; is it a system image?")
 
     @cached_property
     def _segments(self) -> list[tuple[int, int, int]]:

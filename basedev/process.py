@@ -25,7 +25,10 @@ from .errors import InternalError, SetupError
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
-PACKAGES = {"as": "binutils", "gcc": "gcc", "g++": "g++", "git": "git"}
+PACKAGES = {
+    **dict.fromkeys(("ar", "as", "ld", "objcopy"), "binutils"),
+    **{name: name for name in ("gcc", "g++", "git", "make")},
+}
 """Where programs come from that a small system may lack."""
 
 WATCHER = "read -r end; kill -9 0"
@@ -67,6 +70,11 @@ def run(
     if status:
         raise _failure(Path(words[0]).name, status, output)
     return output
+
+
+def without_settings(prefix: str) -> list[str]:
+    """What a command begins with that is not to see the environment's variables with this prefix."""
+    return ["env", *(word for name in sorted(os.environ) if name.startswith(prefix) for word in ("-u", name))]
 
 
 def start_module(name: str, *words: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Sizes and ages as people write them."""
+"""Sizes, ages and counts as people write them."""
 
 from __future__ import annotations
 
@@ -42,3 +42,9 @@ def age(seconds: float) -> str:
 def counted(number: int, one: str, more: str = "") -> str:
     """A number of things: "1 image", "2 images"; `more` is the plural where it is another."""
     return f"{number} {one if number == 1 else more or f'{one}s'}"
+
+
+def effect(invalidated: int | None, recompiled: int | None) -> str:
+    """What an edit did to compiled code, in words; what is not known is left out."""
+    numbers = {"invalidated": invalidated, "recompiled": recompiled}
+    return ", ".join(f"{number} {what}" for what, number in numbers.items() if number is not None)

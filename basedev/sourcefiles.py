@@ -13,6 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+COMPILER = "Compiler"
+"""The directory that current Julia's compiler has for itself."""
+
 NO_SOURCES = ("test", "docs")
 """Directories of a standard library that are in no image."""
 
@@ -25,11 +28,12 @@ for longer than any clock's tick has not. Clocks of file servers that are slow b
 
 
 def source_files(root: str) -> dict[str, os.stat_result]:
-    """The files of a tree that can be part of its image, by path relative to it: `base/**/*.jl`, and the standard
-    libraries' sources. Raises OSError when a directory can't be read."""
+    """The files of a tree that can be part of its image, by path relative to it: `base/**/*.jl`, and the sources
+    of the compiler and the standard libraries. Raises OSError when a directory can't be read."""
     found = dict(_julia_files(f"{root}/base", "base/"))
     for library in os.listdir(f"{root}/stdlib"):
         found.update(library_files(f"{root}/stdlib/{library}", f"stdlib/{library}/"))
+    found.update(library_files(f"{root}/{COMPILER}", f"{COMPILER}/"))
     return dict(sorted(found.items()))
 
 

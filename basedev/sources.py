@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .errors import SetupError
-from .sourcefiles import NO_SOURCES, library_files, source_files
+from .sourcefiles import COMPILER, NO_SOURCES, library_files, source_files
 from .stat_cache import blob_id as blob_id
 from .stat_cache import identify
 from .storage import digest_of
@@ -35,9 +35,11 @@ def is_source(path: str) -> bool:
     first, *rest = path.split("/")
     if first == "base":
         return bool(rest) and path.endswith(".jl")
-    if first != "stdlib" or len(rest) < 2:
+    if first == "stdlib":
+        rest = rest[1:]
+    elif first != COMPILER:
         return False
-    return rest[1:] == ["Project.toml"] or (path.endswith(".jl") and rest[1] not in NO_SOURCES)
+    return bool(rest) and (rest == ["Project.toml"] or (path.endswith(".jl") and rest[0] not in NO_SOURCES))
 
 
 def source_directories(root: Path) -> Iterator[Path]:
@@ -49,6 +51,8 @@ def source_directories(root: Path) -> Iterator[Path]:
     yield root
     base, libraries = root / "base", root / "stdlib"
     waiting = [libraries, base]
+    if (compiler := root / COMPILER).is_dir():
+        waiting.append(compiler)
     while waiting:
         directory = waiting.pop()
         yield directory
@@ -57,7 +61,8 @@ def source_directories(root: Path) -> Iterator[Path]:
                 if directory == libraries:
                     wanted = entry.is_dir()
                 else:
-                    unread = directory.parent == libraries and entry.name in NO_SOURCES
+                    is_library = directory.parent == libraries or directory == compiler
+                    unread = is_library and entry.name in NO_SOURCES
                     wanted = not unread and entry.is_dir(follow_symlinks=False)
                 if wanted:
                     waiting.append(directory / entry.name)

@@ -22,7 +22,10 @@ class Literal:
 
 
 WRAPPING_MACROS = frozenset(
-    {"@inline", "@noinline", "@propagate_inbounds", "@generated", "@pure", "@eval", "@static", "@doc", "@nospecialize"}
+    {
+        *("@inline", "@noinline", "@propagate_inbounds", "@generated", "@pure", "@eval", "@static", "@doc"),
+        *("@nospecialize", "@nospecializeinfer", "@assume_effects", "@constprop"),
+    }
 )
 """Macros whose last argument is the definition, which they leave one."""
 
@@ -261,6 +264,26 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     return head in ("tuple", "::")
 
 
+def is_method(tree: Tree) -> bool:
+    """Whether a statement is a definition of a method, in one of the two forms."""
+    if not isinstance(tree, tuple) or not tree:
+        return False
+    return tree[0] == "function" or (tree[0] == "=" and _is_signature(tree[1]))
+
+
+def only_defines_methods(tree: Tree) -> bool:
+    """Whether all that a statement does, by its form, is to define methods of functions."""
+    if not isinstance(tree, tuple) or not tree:
+        return False
+    if tree[0] in ("block", "toplevel"):
+        return all(map(only_defines_methods, tree[1:]))
+    if tree[0] == "for":
+        return only_defines_methods(tree[-1])
+    if tree[0] == "macrocall":
+        return _name(tree[1]) in WRAPPING_MACROS and only_defines_methods(tree[-1])
+    return is_method(tree)
+
+
 def _is_name(left: Tree) -> bool:
     """Whether an assignment to this binds names, and changes no object that a name stands for."""
     if isinstance(left, tuple) and left:
@@ -273,8 +296,7 @@ def computes(statement: Statement) -> bool:
     tree = statement.tree
     if statement.is_module or included(tree) is not None or not isinstance(tree, tuple) or not is_definition(tree):
         return False
-    method = tree[0] == "function" or (tree[0] == "=" and _is_signature(tree[1]))
-    return not method or _has_macro(tree)
+    return not is_method(tree) or _has_macro(tree)
 
 
 def _has_macro(tree: Tree) -> bool:
@@ -401,7 +423,7 @@ def describe(tree: Tree) -> str:
             return f"{kind} {_first_name(tree[1:])}".rstrip()
         if tree[0] == "call" and tree[1] == "include":
             return "include"
-        if tree[0] == "function" or (tree[0] == "=" and _is_signature(tree[1])):
+        if is_method(tree):
             return f"method {_first_name(tree[1:])}".rstrip()
         if tree[0] == "=":
             return f"global {_first_name(tree[1:])}".rstrip()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import BasedevError, OutputError
 from .revision import Definition
 from .signatures import brief
-from .sizes import WORTH_SHOWING, age, counted, size
+from .sizes import WORTH_SHOWING, age, counted, effect, size
 from .workflows.build import NOTHING_KNOWN, Result
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class Terminal:
         else:
             self._definitions(self.err, result.definitions)
             chained = result.engine != "full"
-            counts = f": {result.invalidated} invalidated, {result.recompiled} recompiled" if chained else ""
+            counts = f": {effect(result.invalidated, result.recompiled)}" if chained else ""
             seconds = result.timings["total"]
             self.message(f"{'chained' if chained else 'rebuilt'} in {seconds:.1f} s{counts}")
         self.out.print(escape(str(result.image)))

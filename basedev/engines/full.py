@@ -12,7 +12,6 @@ paths of the running Julia where it shows one (`fixup_stdlib_path`, base/methods
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -275,12 +274,8 @@ class _Rebuilding:
 
     def _program(self) -> list[str | Path]:
         """Julia without what the user set for it in the environment, and without the user's packages."""
-        words: list[str | Path] = ["env"]
-        for name in sorted(os.environ):
-            if name.startswith("JULIA_"):
-                words += ["-u", name]
         bindir, depot = self.tree / "usr/bin", self.workdir / "depot"
-        return [*words, f"JULIA_BINDIR={bindir}", f"JULIA_DEPOT_PATH={depot}", self.julia]
+        return [*process.without_settings("JULIA_"), f"JULIA_BINDIR={bindir}", f"JULIA_DEPOT_PATH={depot}", self.julia]
 
     def _failure(self, step: Step, output: str, error: InternalError) -> InternalError | UserCodeError:
         said = failure_of_sources(output, self.tree) if "killed by signal" not in error.message else None

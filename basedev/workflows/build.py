@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from .. import afterwards
 from ..aside import Aside
@@ -15,14 +16,15 @@ from ..checkout import Checkout
 from ..choice import CHAINED as CHAINED
 from ..choice import CHAINED_WITHOUT_CUTOFF, image_id
 from ..choice import FULL as FULL
+from ..choice import PATCHED as PATCHED
 from ..config import load_config
 from ..engines import full
-from ..engines.stock15.baseimage import Progress
+from ..engines.stock15.baseimage import BaseImage, Progress
 from ..engines.stock15.host_program import Host, HostFailed, host_program
 from ..engines.stock15.layer import Layer, NeedsJuliasRule, check, make_layer
-from ..errors import InternalError, NeedsFullRebuild
+from ..errors import InternalError, NeedsFullRebuild, UsageError
 from ..holds import Hold
-from ..revise import revise
+from ..revise import SourceFile, revise
 from ..revision import Definition, Revision
 from ..servers import Limits, NoServer, Servers, allowed
 from ..sizes import parse_size
@@ -128,19 +130,60 @@ class Result:
         }
 
 
-class Builder:
-    """Makes images for one checkout."""
+class Base(Protocol):
+    """A base image of an engine."""
 
-    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress, *, server: bool | None = None) -> None:
-        """`server` tells whether a warm server may be used, by default what the configuration says."""
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def entry(self) -> Entry:
+        """It in the store."""
+
+    @property
+    def sysimage(self) -> Path:
+        """The image that `julia -J` runs."""
+
+    @property
+    def sources(self) -> Sources:
+        """What it was made from."""
+
+    @property
+    def files(self) -> dict[str, SourceFile]:
+        """The source files that are in it, by path."""
+
+
+class ImageBuilder(ABC):
+    """Makes images for one checkout with one engine."""
+
+    base: Base
+    chained: str
+    """The engine's name."""
+    engines: tuple[str, ...]
+    """The names of engines that the checkout's images can be made with."""
+
+    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:
         self.checkout = checkout
         self.storage = storage
-        self._may_be_served = server
-        self.server: str | None = None
-        """What came of it the last time that a server was looked for (`Result.server`)."""
         self.store = Store(storage)
         self.progress = progress
-        self.base = adopted_base(checkout, storage, progress)
+
+    @abstractmethod
+    def _rehearse(self, sources: Sources, result: Result) -> None:
+        """Adds to the result what an image of the sources would come to. Raises NeedsFullRebuild."""
+
+    @abstractmethod
+    def _chain(self, sources: Sources, result: Result, engine: str) -> None:
+        """Makes an image of the sources on the base image. Raises NeedsFullRebuild."""
+
+    @abstractmethod
+    def _rebuild(self, sources: Sources, result: Result) -> None:
+        """Makes an image of the sources anew."""
+
+    @abstractmethod
+    def _image_id(self, sources: Sources, engine: str) -> str:
+        """The name of an image in the store."""
 
     def plan(self) -> Result:
         """What `build` would do for the present sources, without doing it.
@@ -151,22 +194,13 @@ class Builder:
         result, found = self._look_up(sources)
         if result.status == "current":
             return result
-
-        def rehearse(host: Host) -> None:
-            revision = self._revise(sources, host)
-            result.definitions = revision.definitions
-            rehearsed = host.rehearse(revision.steps)
-            check(rehearsed)
-            result.new_code_reason = rehearsed["new_code_reason"] or None
-
         try:
-            self.with_host(rehearse)
+            self._rehearse(sources, result)
         except NeedsFullRebuild as reason:
             result.full_rebuild_reason = str(reason)
-        result.server = self.server
         if not found:
             result.status = "rebuild" if result.full_rebuild_reason else "chain"
-            result.engine = FULL if result.full_rebuild_reason else CHAINED
+            result.engine = FULL if result.full_rebuild_reason else self.chained
         return result
 
     def build(self, *, engine: str | None = None, may_rebuild: bool = True) -> Result:
@@ -177,6 +211,8 @@ class Builder:
         can't be made; nothing is published then. With a forced engine that can't make it, or where a full rebuild
         is needed and may not be made, raises NeedsFullRebuild.
         """
+        if engine and engine not in self.engines:
+            raise UsageError(f"engine {engine} is not for this checkout: it can have {', '.join(self.engines)}")
         begin = time.monotonic()
         sources = self.checkout.sources(self.base.sources)
         result, found = self._look_up(sources, engine)
@@ -193,7 +229,7 @@ class Builder:
                 self._rebuild(sources, result)
             else:
                 try:
-                    self._chain(sources, result, engine or CHAINED)
+                    self._chain(sources, result, engine or self.chained)
                 except (NeedsFullRebuild, InternalError) as reason:
                     if engine or not may_rebuild:
                         raise
@@ -210,7 +246,7 @@ class Builder:
         in_image = self.base.files.keys()
         result = Result(
             status="chain",
-            engine=CHAINED,
+            engine=self.chained,
             base_id=self.base.id,
             sources_id=sources.id,
             changed_files=tuple(path for path in changes.paths if path in in_image or path.endswith(".toml")),
@@ -219,7 +255,7 @@ class Builder:
         if not changes.paths and engine is None:
             self._describe_base(result)
             return result, True
-        for candidate in (engine,) if engine else (CHAINED, FULL):
+        for candidate in (engine,) if engine else (self.chained, FULL):
             entry = self.store.find("images", self._image_id(sources, candidate))
             if entry:
                 self._describe(result, entry)
@@ -227,10 +263,69 @@ class Builder:
                 return result, True
         return result, False
 
+    def _publish(self, name: str, sysimage: Path, result: Result, commit: str | None) -> None:
+        begin = time.monotonic()
+        with self.storage.staging("publish") as made:
+            sysimage.rename(made / "sys.so")
+            about = {
+                **{key: value for key, value in result.to_json().items() if key not in NOT_KEPT},
+                "julia_version": self.base.entry.manifest["julia_version"],
+                "commit": commit,
+                "checkout": str(self.checkout.root.resolve()),
+            }
+            entry = self.store.publish("images", name, made, about, checksums_later=True)
+        result.timings["publish"] = time.monotonic() - begin
+        self._describe(result, entry)
+        afterwards.start(entry, parse_size(load_config(self.checkout.root).budget))
+
+    def _describe_base(self, result: Result) -> None:
+        result.status, result.image, result.image_id = "current", self.base.sysimage, self.base.id
+        result.hold = self.base.entry.hold
+
+    @staticmethod
+    def _describe(result: Result, entry: Entry) -> None:
+        about = entry.manifest
+        result.image, result.image_id, result.engine = entry.file("sys.so"), entry.id, about["engine"]
+        result.hold = entry.hold
+        result.full_rebuild_reason, result.new_code_reason = about["full_rebuild_reason"], about["new_code_reason"]
+        result.old_lines_reason = about["old_lines_reason"]
+        told = (*about["definitions"]["evaluated"], *about["definitions"]["deleted"])
+        result.definitions = tuple(Definition(**one) for one in told)
+        result.invalidated, result.recompiled = about["invalidated"], about["recompiled"]
+
+
+class Builder(ImageBuilder):
+    """Makes images for a checkout of the unmodified Julia 1.5."""
+
+    base: BaseImage
+    chained = CHAINED
+    engines = (CHAINED, CHAINED_WITHOUT_CUTOFF, FULL)
+
+    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress, *, server: bool | None = None) -> None:
+        """`server` tells whether a warm server may be used, by default what the configuration says."""
+        super().__init__(checkout, storage, progress)
+        self._may_be_served = server
+        self.server: str | None = None
+        """What came of it the last time that a server was looked for (`Result.server`)."""
+        self.base = adopted_base(checkout, storage, progress)
+
     def _image_id(self, sources: Sources, engine: str) -> str:
         """A chained image depends on its base; a full one on the Julia only."""
         ground = self.checkout.distribution.key if engine == FULL else self.base.id
         return image_id(engine, ground, sources.id)
+
+    def _rehearse(self, sources: Sources, result: Result) -> None:
+        def rehearse(host: Host) -> None:
+            revision = self._revise(sources, host)
+            result.definitions = revision.definitions
+            rehearsed = host.rehearse(revision.steps)
+            check(rehearsed)
+            result.new_code_reason = rehearsed["new_code_reason"] or None
+
+        try:
+            self.with_host(rehearse)
+        finally:
+            result.server = self.server
 
     def native_signatures(self, image: Path) -> list[str]:
         """The argument types of everything with native code in an image of this Julia."""
@@ -323,33 +418,3 @@ class Builder:
             sources = Sources.read(tree)
             result.sources_id = sources.id
             self._publish(self._image_id(sources, FULL), made, result, commit)
-
-    def _publish(self, name: str, sysimage: Path, result: Result, commit: str | None) -> None:
-        begin = time.monotonic()
-        with self.storage.staging("publish") as made:
-            sysimage.rename(made / "sys.so")
-            about = {
-                **{key: value for key, value in result.to_json().items() if key not in NOT_KEPT},
-                "julia_version": self.base.entry.manifest["julia_version"],
-                "commit": commit,
-                "checkout": str(self.checkout.root.resolve()),
-            }
-            entry = self.store.publish("images", name, made, about, checksums_later=True)
-        result.timings["publish"] = time.monotonic() - begin
-        self._describe(result, entry)
-        afterwards.start(entry, parse_size(load_config(self.checkout.root).budget))
-
-    def _describe_base(self, result: Result) -> None:
-        result.status, result.image, result.image_id = "current", self.base.sysimage, self.base.id
-        result.hold = self.base.entry.hold
-
-    @staticmethod
-    def _describe(result: Result, entry: Entry) -> None:
-        about = entry.manifest
-        result.image, result.image_id, result.engine = entry.file("sys.so"), entry.id, about["engine"]
-        result.hold = entry.hold
-        result.full_rebuild_reason, result.new_code_reason = about["full_rebuild_reason"], about["new_code_reason"]
-        result.old_lines_reason = about["old_lines_reason"]
-        told = (*about["definitions"]["evaluated"], *about["definitions"]["deleted"])
-        result.definitions = tuple(Definition(**one) for one in told)
-        result.invalidated, result.recompiled = about["invalidated"], about["recompiled"]

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from ..checkout import Checkout
 from ..errors import SetupError, UserCodeError
 from ..process import Background, how_it_ended
+from ..sizes import effect
 from ..sources import ChangeSet, Sources
 from ..watching import Watcher
 from .build import NOTHING_KNOWN
@@ -100,7 +101,7 @@ class Built:
             return f"image {told['image_id']} is there already"
         if told["engine"] == "full":
             return f"rebuilt in {self.seconds:.1f} s: {told['full_rebuild_reason'] or 'as was asked'}"
-        return f"chained in {self.seconds:.1f} s: {told['invalidated']} invalidated, {told['recompiled']} recompiled"
+        return f"chained in {self.seconds:.1f} s: {effect(told['invalidated'], told['recompiled'])}"
 
     @property
     def detail(self) -> str:

@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -21,10 +21,11 @@ from typing import Any
 from ... import process
 from ...distribution import Distribution
 from ...errors import InternalError, SetupError
-from ...revision import Delete, Evaluate, Exclude, Include, Move, Step, Unbind, Undocument, Unexport, Unlog
+from ...revision import Evaluate, Move, Step
 from ...servers import PATIENCE, READY, greet
 from ...storage import Storage, digest_of
 from ...store import Store
+from ..requests import encode, text_bytes
 
 SOURCES = Path(__file__).parent / "host"
 FLAGS = (
@@ -214,7 +215,7 @@ class Host:
 
     def users(self, module: str, name: str) -> dict[str, Any]:
         """Who uses a name of a module, as `host/bindings.h` describes it."""
-        whose, what = _bytes(module), _bytes(name)
+        whose, what = text_bytes(module), text_bytes(name)
         return dict(self._ask(b"users %d %d\n" % (len(whose), len(what)), whose, what))
 
     def native_signatures(self) -> list[str]:
@@ -223,25 +224,25 @@ class Host:
 
     def trial(self, steps: Sequence[Step]) -> dict[str, Any]:
         """What evaluating the steps does, found out in a process that is thrown away."""
-        return dict(self._ask(b"trial %d\n" % len(steps), *_encode(steps)))
+        return dict(self._ask(b"trial %d\n" % len(steps), *encode(steps)))
 
     def rehearse(self, steps: Sequence[Step]) -> dict[str, Any]:
         """What `trial` answers, and what stands in the way of a chained image (`obstacles`)."""
         if self._evaluated and self._evaluated[0] == steps:
             return self._evaluated[1]
-        return dict(self._ask(b"rehearse %d\n" % len(steps), *_encode(steps)))
+        return dict(self._ask(b"rehearse %d\n" % len(steps), *encode(steps)))
 
     def census(self, statements: Sequence[Evaluate], record: Path) -> list[str]:
         """Writes to `record` what evaluating each of the statements runs. Returns a digest of what each gives, zeros
         of one that fails."""
         path = os.fsencode(record)
-        return list(self._ask(b"census %d %d\n" % (len(path), len(statements)), path, *_encode(statements)))
+        return list(self._ask(b"census %d %d\n" % (len(path), len(statements)), path, *encode(statements)))
 
     def computed(self, steps: Sequence[Step], record: Path | None, dependencies: Path | None) -> dict[str, Any]:
         """What `trial` answers; as `computed` also the numbers of the statements of a census that ran what the
         steps change. With a record of dependencies, what they change is found by early cutoff."""
         paths = [os.fsencode(path) if path else b"" for path in (record, dependencies)]
-        answer = dict(self._ask(b"computed %d %d %d\n" % (*map(len, paths), len(steps)), *paths, *_encode(steps)))
+        answer = dict(self._ask(b"computed %d %d %d\n" % (*map(len, paths), len(steps)), *paths, *encode(steps)))
         self._evaluated = steps, answer
         return answer
 
@@ -249,16 +250,16 @@ class Host:
         """What each statement gives after the steps: a digest, or "error: " and the message."""
         # Where they have been evaluated, lines that moved make no difference.
         if self._evaluated and [step for step in self._evaluated[0] if not isinstance(step, Move)] == list(steps):
-            parts = self._request(b"gave %d\n" % len(statements), *_encode(statements))
+            parts = self._request(b"gave %d\n" % len(statements), *encode(statements))
         else:
             head = b"results %d %d\n" % (len(steps), len(statements))
-            parts = self._ask(head, *_encode(steps), *_encode(statements))
+            parts = self._ask(head, *encode(steps), *encode(statements))
         return [one for part in parts for one in part]
 
     def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
         """What each statement gives before the steps, once more, and after: a digest, or "error: " and the message."""
         head = b"compare %d %d\n" % (len(steps), len(statements))
-        return list(zip(*self._ask(head, *_encode(steps), *_encode(statements)), strict=True))
+        return list(zip(*self._ask(head, *encode(steps), *encode(statements)), strict=True))
 
     def apply(self, steps: Sequence[Step]) -> dict[str, Any]:
         """Evaluates the steps in the host, unless `computed` just did. Answers as `trial` does."""
@@ -266,13 +267,13 @@ class Host:
             _, answer = self._evaluated
             self._decide(b"keep\n")
             return answer
-        return dict(self._ask(b"apply %d\n" % len(steps), *_encode(steps)))
+        return dict(self._ask(b"apply %d\n" % len(steps), *encode(steps)))
 
     def impact(self, steps: Sequence[Step], dependencies: Path | None) -> dict[str, Any]:
         """What `trial` answers, and what the steps invalidate, as `host/impact.h` describes it. Without a record of
         dependencies, nothing of what Julia ended is made valid again."""
         path = os.fsencode(dependencies) if dependencies else b""
-        return dict(self._ask(b"impact %d %d\n" % (len(path), len(steps)), path, *_encode(steps)))
+        return dict(self._ask(b"impact %d %d\n" % (len(path), len(steps)), path, *encode(steps)))
 
     def go_back(self) -> None:
         """Undoes what `computed` evaluated."""
@@ -334,34 +335,3 @@ class Host:
             return full
         what = said[-1] if said else "it ended" if status is None else f"it {process.how_it_ended(status)}"
         return self._process.failure(f"the engine's host failed: {what}", "\n".join(lines[-30:]))
-
-
-def _encode(steps: Iterable[Step]) -> Iterable[bytes]:
-    for step in steps:
-        if isinstance(step, Evaluate):
-            words = [_bytes(step.module), _bytes(step.file), _bytes(step.text)]
-            yield b"evaluate %d %d %d %d\n" % (step.line, *map(len, words))
-        elif isinstance(step, Delete):
-            words = [_bytes(step.module), _bytes(step.name), _bytes(step.signature)]
-            yield b"delete %d %d %d\n" % tuple(map(len, words))
-        elif isinstance(step, Move):
-            words = [_bytes(step.file)]
-            yield b"move %d %d %d %d\n" % (len(words[0]), step.first, step.last, step.by)
-        elif isinstance(step, Unlog):
-            words = [_bytes(step.file)]
-            yield b"unlog %d %d %d\n" % (len(words[0]), step.first, step.last)
-        elif isinstance(step, Undocument):
-            words = [_bytes(step.module), _bytes(step.file)]
-            yield b"undocument %d %d %d %d\n" % (step.first, step.last, *map(len, words))
-        elif isinstance(step, Include):
-            words = [_bytes(step.module), _bytes(step.file), _bytes(step.after)]
-            yield b"include %d %d %d\n" % tuple(map(len, words))
-        else:
-            verb = {Exclude: b"exclude", Unbind: b"unbind", Unexport: b"unexport"}[type(step)]
-            words = [_bytes(step.module), _bytes(step.file if isinstance(step, Exclude) else step.name)]
-            yield b"%b %d %d\n" % (verb, len(words[0]), len(words[1]))
-        yield from words
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

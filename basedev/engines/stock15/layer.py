@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ... import debug_lines
 from ...aside import Aside
-from ...dwarf import UnknownDebugInfo
 from ...errors import UserCodeError
 from ...pieces import copy
-from ...revision import Evaluate, Move, Revision, Step
+from ...revision import Evaluate, Revision, Step
 from ...storage import disk_errors
+from ..lines import correct_lines
 from .baseimage import BaseImage
 from .host_program import Host
 from .imagefile import make_image
@@ -104,7 +103,7 @@ def make_layer(
     with disk_errors("write the image"):
         ground.result()
     image = make_image(made / "sys.so", base, parts, libjulia, work)
-    old_lines_reason = None if parts["new_code_reason"] else correct_lines(made / "sys.so", base, revision)
+    old_lines_reason = None if parts["new_code_reason"] else correct_lines(made / "sys.so", base, revision.steps)
     linked = time.monotonic()
     inner = parts["timings"]
     return Layer(
@@ -128,13 +127,3 @@ def make_layer(
             "link": linked - compiled,
         },
     )
-
-
-def correct_lines(image: Path, base: BaseImage, revision: Revision) -> str | None:
-    """Gives native code of `base` in an image its present lines. Returns the reason if it can't be done."""
-    try:
-        moves = [step for step in revision.steps if isinstance(step, Move)]
-        debug_lines.correct(image, base.debug_lines, moves)
-    except UnknownDebugInfo as error:
-        return str(error)
-    return None

@@ -1,0 +1,1 @@
+"""The engine for a source checkout of current Julia, whose runtime has the changes of `patches/`."""

@@ -1,0 +1,214 @@
+"""The base image: the system image that a checkout's own makefile built, kept with what is linked into chained ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ... import process
+from ...checkout import Checkout
+from ...debug_lines import make_index
+from ...dwarf import UnknownDebugInfo
+from ...elf import ImageSymbols
+from ...errors import SetupError
+from ...revise import SourceFile
+from ...sourcefiles import source_files
+from ...sources import Sources, Stored
+from ...storage import Storage, digest_of, file_digest
+from ...store import Entry, Store
+from .host_program import Host
+
+CONTENTS = "2"
+"""Another one when another thing is noted of a base image."""
+
+IMAGE, ARCHIVE = "usr/lib/julia/sys.so", "usr/lib/julia/sys-o.a"
+
+CODE, LINES = "code.o", "lines.zip"
+
+SHARED = ("jlfv_*", "jl_fvar_*", "jl_gvar_*", "jl_clone_*")
+"""Symbols of a shard to which others refer. Those by which the shards of one image refer to each other are numbered in
+each process that writes some, so that others may have the same."""
+
+CHAINABLE = "jl_image_chainable"
+"""The symbol of an image that was made by a Julia with the patches."""
+
+Progress = Callable[[str, float], None]
+"""Called when a step begins, with its name and the seconds that it is expected to take."""
+
+ADOPTING = 15.0
+"""Seconds."""
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """A base image in the store."""
+
+    entry: Entry
+
+    @property
+    def id(self) -> str:
+        """Names the system image by its contents."""
+        return self.entry.id
+
+    @property
+    def sysimage(self) -> Path:
+        """The image that `julia -J` runs."""
+        return self.entry.file("base.so")
+
+    @property
+    def code(self) -> Path:
+        """The object file with all its native code."""
+        return self.entry.file(CODE)
+
+    @property
+    def debug_lines(self) -> Path:
+        """Where the lines of its sources are in its debug information. Raises UnknownDebugInfo if that is not known."""
+        if reason := self.entry.manifest["unknown_lines"]:
+            raise UnknownDebugInfo(reason)
+        return self.entry.file(LINES)
+
+    @property
+    def cpu_target(self) -> str:
+        """What it was compiled for, as `julia -C` takes it."""
+        return str(self.entry.manifest["cpu_target"])
+
+    @cached_property
+    def sources(self) -> Sources:
+        """The sources that it was made from."""
+        return Sources(self.entry.manifest["sources"], Stored(self.entry.file("sources")))
+
+    @cached_property
+    def files(self) -> dict[str, SourceFile]:
+        """The source files that are in it, by path."""
+        included: Mapping[str, Any] = self.entry.manifest["included"]
+        return {path: SourceFile(about["name"], tuple(about["modules"])) for path, about in included.items()}
+
+
+def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) -> BaseImage:
+    """The base image for what `make` built in a checkout: from the store, or kept there now.
+
+    Raises SetupError when there is none, when it can't be chained, or when sources changed since.
+    """
+    image = checkout.root / IMAGE
+    if not image.is_file():
+        raise SetupError(f"{checkout.root} has no {IMAGE}: build it with make")
+    if known := _noted(checkout, image):
+        entry = Store(storage).find("bases", known)
+        if entry:
+            return BaseImage(entry)
+    progress("keeping the system image that make built", ADOPTING)
+    name = digest_of(CONTENTS, file_digest(image))[:20]
+    with storage.lock(f"base-{name}"):
+        entry = Store(storage).find("bases", name)
+        if entry is None:
+            _check(checkout, image)
+            with storage.staging(f"base-{name}") as made:
+                about = _make(checkout, made)
+                entry = Store(storage).publish("bases", name, made, about)
+    return BaseImage(entry)
+
+
+def record_base(checkout: Checkout, base: BaseImage) -> None:
+    """Notes in a checkout which base image is its own, and how to see that it still is."""
+    record = checkout.base_record
+    temporary = record.with_suffix(f".{os.getpid()}")
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"base_id": base.id, "of": _stamp(checkout.root / IMAGE)}))
+        temporary.replace(record)
+    except OSError as error:
+        raise SetupError(f"{record} can't be written ({error.strerror}): make usr/ writable and retry") from error
+
+
+def _noted(checkout: Checkout, image: Path) -> str | None:
+    """The id that was noted for the checkout's system image, if it has not changed since."""
+    try:
+        about = json.loads(checkout.base_record.read_text())
+        return str(about["base_id"]) if about["of"] == _stamp(image) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _stamp(image: Path) -> list[object]:
+    status = image.stat()
+    return [CONTENTS, status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _check(checkout: Checkout, image: Path) -> None:
+    if not (checkout.root / ARCHIVE).is_file():
+        raise SetupError(f"{checkout.root} has no {ARCHIVE}, from which {IMAGE} was linked: build it with make")
+    if not ImageSymbols(image).has(CHAINABLE):
+        raise SetupError(f"{image} can't be chained: run basedev patch apply, then make")
+    built = image.stat().st_mtime_ns
+    for path, status in source_files(os.fspath(checkout.root)).items():
+        if status.st_mtime_ns > built:
+            raise SetupError(f"{path} is newer than {IMAGE}: run make first, so that it is known what is in it")
+
+
+def _make(checkout: Checkout, made: Path) -> dict[str, object]:
+    shutil.copyfile(checkout.root / IMAGE, made / "base.so")
+    sources = Sources.read(checkout.root)
+    for path in sources.blobs:
+        place = made / "sources" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(sources.contents[path])
+    unknown_lines = _join_code(checkout.root / ARCHIVE, made)
+    with Host(checkout.julia, made / "base.so") as host:
+        facts = host.facts()
+    return {
+        "julia_version": facts["version"],
+        "cpu_target": _cpu_target(checkout.root),
+        "unknown_lines": unknown_lines,
+        "sources": dict(sources.blobs),
+        "included": _included(facts["files"], checkout.root, sources.blobs.keys()),
+    }
+
+
+def _join_code(archive: Path, made: Path) -> str | None:
+    """Makes one object file of an archive's shards, with no other symbols than those for new shards, and whose lines
+    can be changed in place. Returns the reason if they can't be."""
+    work = made / "work"
+    work.mkdir()
+    process.run(["ar", "x", archive], cwd=work)
+    shards = sorted(work.glob("text#*.o"))
+    if not shards:
+        raise SetupError(f"{archive} has no native code: build it with make")
+    unknown_lines = None
+    try:
+        make_index(shards, made / LINES)
+    except UnknownDebugInfo as error:
+        unknown_lines = str(error)
+    process.run(["ld", "-r", "-o", work / CODE, *shards])
+    kept = [f"--keep-global-symbol={name}" for name in SHARED]
+    process.run(["objcopy", "--wildcard", *kept, work / CODE, made / CODE])
+    shutil.rmtree(work)
+    return unknown_lines
+
+
+def _cpu_target(root: Path) -> str:
+    said = process.run(["make", "-s", "-C", root, "print-JULIA_CPU_TARGET"])
+    return said.strip().partition("=")[2]
+
+
+def _included(recorded: Sequence[tuple[str, str]], root: Path, known: object) -> dict[str, dict[str, object]]:
+    """What Julia recorded of the files it included, by their paths in the checkout."""
+    found: dict[str, dict[str, object]] = {}
+    for module, where in recorded:
+        place = Path(where).resolve()
+        if not place.is_relative_to(root.resolve()):
+            raise SetupError(f"{IMAGE} was built from {where}, which is not in {root}: build it here with make")
+        path = place.relative_to(root.resolve()).as_posix()
+        # Methods of Base tell their file relative to base/.
+        name = path.removeprefix("base/") if path.startswith("base/") else where
+        about = found.setdefault(path, {"name": name, "modules": []})
+        modules = about["modules"]
+        assert isinstance(modules, list)
+        if module not in modules:
+            modules.append(module)
+    return found

@@ -1,0 +1,122 @@
+# Performs a revision in the process that writes a chained image (--output-o), and leaves what the image is to have.
+# `STEPS` come before this text, which `layer.py` puts into a module that nothing refers to. No method is defined here, no
+# name is found by way of a `using`, which its module would note, and all is interpreted: so nothing of it gets into the
+# image.
+Base.Experimental.@compiler_options compile=min
+
+const var"<=", var"==", var"!", var"+" = Base.:<=, Base.:(==), Base.:!, Base.:+
+const var"===", isa, nothing = Core.:(===), Core.isa, Core.nothing
+const Any, Symbol, Int32 = Core.Any, Core.Symbol, Core.Int32
+
+invalidated = ccall(:jl_debug_method_invalidation, Any, (Int32,), 1)
+log_level = Base.CoreLogging._min_enabled_level[]
+Base.disable_logging(Base.CoreLogging.Error)  # a replaced docstring is not worth a warning
+
+moves = Base.Dict{Any,Any}()
+for step in STEPS
+    if step[1] === :move
+        Base.push!(Base.get!(moves, step[2], Any[]), step)
+    end
+end
+infos = Any[]
+if !Base.isempty(moves)
+    for method in Base.MethodList(Core.methodtable).ms
+        if Base.haskey(moves, method.file)
+            for step in moves[method.file]
+                if step[3] <= method.line <= step[4]
+                    method.line = method.line + step[5]
+                    break
+                end
+            end
+            if Base.isdefined(method, :debuginfo)
+                Base.push!(infos, method.debuginfo)
+            end
+        end
+    end
+end
+
+# Code that is compiled now takes its lines from the debug information of methods: the first line in a list of them is a
+# number of 32 bits at its beginning, from which the others count (`jl_compress_codelocs`, src/ircode.c).
+seen = Base.IdSet{Any}()
+while !Base.isempty(infos)
+    info = Base.pop!(infos)
+    if !Base.in(info, seen)
+        Base.push!(seen, info)
+        for edge in info.edges
+            if edge isa Core.DebugInfo
+                Base.push!(infos, edge)
+            end
+        end
+        file = info.def isa Symbol ? info.def : info.def isa Core.Method ? info.def.file : nothing
+        if info.linetable === nothing && Base.haskey(moves, file) && Base.sizeof(info.codelocs) !== 0
+            place = Base.convert(Core.Ptr{Int32}, Base.pointer(info.codelocs))
+            first = Base.unsafe_load(place)
+            for step in moves[file]
+                if step[3] <= first <= step[4]
+                    Base.unsafe_store!(place, first + step[5])
+                    break
+                end
+            end
+        elseif info.linetable isa Core.DebugInfo
+            Base.push!(infos, info.linetable)
+        end
+    end
+end
+
+# Docstrings are taken back and moved by their lines in the base image.
+for m in Base.copy(Base.Docs.modules)
+    meta = Base.Docs.meta(m)
+    for (binding, all) in Base.collect(meta)
+        all isa Base.Docs.MultiDoc || continue
+        for signature in Base.copy(all.order)
+            data = all.docs[signature].data
+            (Base.haskey(data, :path) && Base.haskey(data, :linenumber)) || continue
+            line = data[:linenumber]
+            for step in STEPS
+                if step[1] === :undocument && step[2] === m && step[3] == data[:path] && step[4] <= line <= step[5]
+                    Base.delete!(all.docs, signature)
+                    Base.setdiff!(all.order, Any[signature])
+                    break
+                elseif step[1] === :move && Base.string(step[2]) == data[:path] && step[3] <= line <= step[4]
+                    data[:linenumber] = line + step[5]
+                    break
+                end
+            end
+        end
+        if Base.isempty(all.docs)
+            Base.delete!(meta, binding)
+        end
+    end
+end
+
+for step in STEPS
+    if step[1] === :evaluate
+        Core.eval(step[2], Core._parse(step[5], step[3], step[4], 0, :all)[1])
+    elseif step[1] === :delete
+        for match in Base._methods_by_ftype(step[2], -1, Base.get_world_counter())
+            if match.method.sig == step[2]
+                Base.delete_method(match.method)
+                break
+            end
+        end
+    end
+end
+
+# What had native code gets it again.
+for one in invalidated
+    if one isa Core.MethodInstance && one.def isa Core.Method
+        Base.precompile(one.specTypes)
+    end
+end
+
+# What the last step of Julia's own build leaves behind (contrib/generate_precompile.jl).
+Base.CoreLogging._min_enabled_level[] = log_level
+Base.PROGRAM_FILE = ""
+Base.Sys.BINDIR = ""
+Base.Sys.STDLIB = ""
+Base.empty!(Base.ARGS)
+Base.empty!(Core.ARGS)
+Base.empty!(Base.LOAD_PATH)
+Base.empty!(Base.DEPOT_PATH)
+Base.empty!(Base.TOML_CACHE.d)
+Base.TOML.reinit!(Base.TOML_CACHE.p, "")

@@ -1,0 +1,496 @@
+# The host: a process on a base image that answers questions about sources and definitions, by Julia's own parser and
+# method table. basedev decides what is to be done.
+#
+#   julia -J IMAGE host.jl DESCRIPTOR
+#
+# Requests come on standard input, answers go to the file descriptor: each a line with its length in bytes, and that
+# many bytes of JSON. A request is a line of words, some of which are the lengths of byte strings that follow it.
+#
+#   parse COUNT, then COUNT times a line LENGTH and a text
+#                                      for each text an array with one object a statement, as the engine for Julia 1.5
+#                                      has it (stock15/host/syntax.h)
+#   trial COUNT, then COUNT steps      {"defined", "names", "effects", "errors", "emptied", "invalidated", "compiler"}:
+#                                      what the steps do. They are done for good; ask another host after that
+#   facts                              {"version", "files": [[module, path]...]}: what the image was made from
+#
+# A step is a line of words and the byte strings whose lengths it has, as `requests.py` writes them.
+module BasedevHost
+
+# ---- JSON: an object is a vector of pairs, so that one method does for all ----
+
+const Object = Vector{Pair{String,Any}}
+
+struct Tree
+    value::Any
+end
+
+function json(io::IOBuffer, @nospecialize(value))
+    if value isa String
+        json_string(io, value)
+    elseif value isa Symbol
+        json_string(io, String(value))
+    elseif value isa Bool
+        print(io, value ? "true" : "false")
+    elseif value isa Int
+        print(io, value)
+    elseif value === nothing
+        print(io, "null")
+    elseif value isa Tree
+        json_tree(io, value.value)
+    elseif value isa Object
+        print(io, '{')
+        for number in eachindex(value)
+            number > 1 && print(io, ',')
+            json_string(io, value[number].first)
+            print(io, ':')
+            json(io, value[number].second)
+        end
+        print(io, '}')
+    else
+        json_list(io, value::Vector{Any})
+    end
+    return nothing
+end
+
+function json_list(io::IOBuffer, values::Vector{Any})
+    print(io, '[')
+    for number in eachindex(values)
+        number > 1 && print(io, ',')
+        json(io, values[number])
+    end
+    print(io, ']')
+end
+
+function json_string(io::IOBuffer, text::String)
+    print(io, '"')
+    for byte in codeunits(text)
+        if byte == UInt8('"') || byte == UInt8('\\')
+            write(io, UInt8('\\'), byte)
+        elseif byte < 0x20
+            print(io, "\\u", string(byte, base = 16, pad = 4))
+        else
+            write(io, byte)
+        end
+    end
+    print(io, '"')
+end
+
+json_tagged(io::IOBuffer, tag::String, @nospecialize(value)) = json(io, Object([tag => value]))
+
+function json_tree(io::IOBuffer, @nospecialize(value))
+    if value isa Expr
+        json_list(io, Any[value.head, Any[Tree(part) for part in value.args]...])
+    elseif value isa Symbol || value === nothing
+        json(io, value)
+    elseif value isa LineNumberNode
+        print(io, value.line)
+    elseif value isa String
+        json_tagged(io, "s", value)
+    elseif value isa QuoteNode
+        json_tagged(io, "q", Tree(value.value))
+    elseif value isa GlobalRef
+        json_tagged(io, "g", string(nameof(value.mod), '.', value.name))
+    elseif value isa Float64
+        # the bits: two floats that print alike may differ
+        json_tagged(io, "v", string("Float64 ", reinterpret(UInt64, value)))
+    elseif value isa Float32
+        json_tagged(io, "v", string("Float32 ", reinterpret(UInt32, value)))
+    elseif value isa Char
+        json_tagged(io, "v", string("Char ", reinterpret(UInt32, value)))
+    else
+        json_tagged(io, "v", string(nameof(typeof(value)), ' ', value))
+    end
+end
+
+# ---- statements of a text ----
+
+is_blank(byte) = byte in (UInt8(' '), UInt8('\t'), UInt8('\n'), UInt8('\v'), UInt8('\f'), UInt8('\r'), UInt8(';'))
+is_identifier_part(byte) =
+    byte >= 0x80 || byte in UInt8('a'):UInt8('z') || byte in UInt8('A'):UInt8('Z') ||
+    byte in UInt8('0'):UInt8('9') || byte in (UInt8('_'), UInt8('!'))
+
+starts(text, at, what) =
+    at + ncodeunits(what) - 1 <= ncodeunits(text) &&
+    all(codeunit(text, at + i - 1) == codeunit(what, i) for i in 1:ncodeunits(what))
+
+word_at(text, at, word) =
+    starts(text, at, word) &&
+    (at + ncodeunits(word) > ncodeunits(text) || !is_identifier_part(codeunit(text, at + ncodeunits(word))))
+
+# Behind the comment; where it begins when it has no end, which the parser tells.
+function skip_block_comment(text, at)
+    begins, depth = at, 0
+    while at <= ncodeunits(text)
+        if starts(text, at, "#=")
+            depth += 1
+            at += 2
+        elseif starts(text, at, "=#")
+            depth -= 1
+            at += 2
+            depth == 0 && return at
+        else
+            at += 1
+        end
+    end
+    return begins
+end
+
+# The next byte that is no white space, comment or semicolon.
+function skip_blank(text, at)
+    while at <= ncodeunits(text)
+        if is_blank(codeunit(text, at))
+            at += 1
+        elseif starts(text, at, "#=")
+            behind = skip_block_comment(text, at)
+            behind == at && break
+            at = behind
+        elseif codeunit(text, at) == UInt8('#')
+            while at <= ncodeunits(text) && codeunit(text, at) != UInt8('\n')
+                at += 1
+            end
+        else
+            break
+        end
+    end
+    return at
+end
+
+parse_at(text, at, rule) = Core._parse(text, "none", 1, at - 1, rule)
+
+is_documented(tree) =
+    Meta.isexpr(tree, :macrocall) && tree.args[1] isa GlobalRef && tree.args[1].name === Symbol("@doc")
+
+# The module that a statement is, also where a docstring stands before it.
+module_in(tree) =
+    Meta.isexpr(tree, :module) ? tree : is_documented(tree) ? module_in(tree.args[end]) : nothing
+
+mutable struct Lines
+    const text::String
+    counted_to::Int
+    before::Int
+end
+Lines(text) = Lines(text, 1, 0)
+
+# Statements are asked about in the order of the text, a module's own before those inside it.
+function line_of(lines, at)
+    while lines.counted_to < at
+        lines.before += codeunit(lines.text, lines.counted_to) == UInt8('\n')
+        lines.counted_to += 1
+    end
+    return lines.before + 1
+end
+
+# The statements from `at` to the end of the text, or to the `end` of the module that they stand in; and where that is.
+function statements(lines, at, inside_module)
+    text, found = lines.text, Any[]
+    while true
+        at = skip_blank(text, at)
+        (at > ncodeunits(text) || (inside_module && word_at(text, at, "end"))) && break
+        entry, behind = statement(lines, at)
+        push!(found, entry)
+        is_error(entry) && return found, ncodeunits(text) + 1
+        at = max(behind, at + 1)  # an `end` too many: the parser read nothing
+    end
+    return found, at
+end
+
+is_error(entry) = entry[end].first == "error"
+
+function statement(lines, at)
+    text = lines.text
+    tree, offset = parse_at(text, at, :statement)
+    entry = Object(["line" => line_of(lines, at), "begin" => at - 1, "end" => offset])
+    if Meta.isexpr(tree, (:error, :incomplete))
+        message, last = what_is_wrong(tree)
+        last === nothing || (entry[3] = "end" => last)
+        return push!(entry, "error" => message), offset + 1
+    end
+    inner = module_in(tree)
+    if inner !== nothing
+        is_documented(tree) && push!(entry, "documentation" => Tree(tree.args[3]))
+        body, _ = module_body(lines, at, inner)
+        push!(entry, "module" => inner.args[2], "bare" => inner.args[1] === false, "body" => body)
+        return entry, offset + 1
+    end
+    if is_documented(tree)
+        _, after = parse_at(text, at, :atom)
+        push!(entry, "definition" => skip_blank(text, after + 1) - 1)
+    end
+    return push!(entry, "tree" => Tree(tree)), offset + 1
+end
+
+# The parser's message, and the offset behind what it could not use, if it tells.
+function what_is_wrong(tree)
+    what = isempty(tree.args) ? "syntax error" : tree.args[1]
+    what isa String && return what, nothing
+    detail = what isa Meta.ParseError ? what.detail : nothing
+    if detail isa Base.JuliaSyntax.ParseError && !isempty(detail.diagnostics)
+        first_one = detail.diagnostics[1]
+        return String(first_one.message), Int(Base.JuliaSyntax.last_byte(first_one))
+    end
+    return (what isa Exception ? sprint(showerror, what) : string(what)), nothing
+end
+
+function module_body(lines, at, tree)
+    text, keyword = lines.text, tree.args[1] === false ? "baremodule" : "module"
+    while !word_at(text, at, keyword)  # a docstring
+        _, after = parse_at(text, at, :atom)
+        at = skip_blank(text, max(after + 1, at + 1))
+    end
+    at = skip_blank(text, at + ncodeunits(keyword))
+    while at <= ncodeunits(text) && is_identifier_part(codeunit(text, at))
+        at += 1
+    end
+    return statements(lines, at, true)
+end
+
+# Julia itself reads a file as a whole; nothing of it may be missing.
+counted(tree) = Meta.isexpr(tree, :toplevel) ? sum(counted, tree.args; init = 0) : tree isa LineNumberNode ? 0 : 1
+
+function parsed(text)
+    found, _ = statements(Lines(text), startswith(text, "\ufeff") ? 4 : 1, false)
+    !isempty(found) && is_error(found[end]) && return found
+    whole, _ = parse_at(text, 1, :all)
+    count = 0
+    for entry in found
+        count += entry[end].first == "tree" ? counted(entry[end].second.value) : 1
+    end
+    counted(whole) == count || error("of $(counted(whole)) statements, $count were found")
+    return found
+end
+
+# ---- definitions ----
+
+# A type as the runtime prints it, in full module names: nothing that may be edited is run for that.
+function full_text(type)
+    stream = IOStream("type", zeros(UInt8, 512))
+    ccall(:ios_mem, Ptr{Cvoid}, (Ptr{UInt8}, Csize_t), stream.ios, 0)
+    ccall(:jl_static_show, Csize_t, (Ptr{UInt8}, Any), stream.ios, type)
+    ccall(:ios_seek, Int64, (Ptr{UInt8}, Int64), stream.ios, 0)
+    text = read(stream, String)
+    ccall(:ios_close, Cvoid, (Ptr{UInt8},), stream.ios)
+    return text
+end
+
+function find_module(name)
+    first_part, rest... = split(name, '.')
+    roots = Any[m for m in (Core, Base, Main, values(Base.loaded_modules)...) if string(nameof(m)) == first_part]
+    isempty(roots) && error("there is no module $name")
+    found = roots[1]
+    for part in rest
+        found = getglobal(found, Symbol(part))::Module
+    end
+    return found
+end
+
+# All modules of the image.
+function all_modules()
+    found, waiting = Base.IdSet{Module}(), Module[Core, Base, Main, values(Base.loaded_modules)...]
+    while !isempty(waiting)
+        m = pop!(waiting)
+        m in found && continue
+        push!(found, m)
+        for name in Base.unsorted_names(m; all = true)
+            isdefinedglobal(m, name) || continue
+            value = getglobal(m, name)
+            value isa Module && parentmodule(value) === m && push!(waiting, value)
+        end
+    end
+    return found
+end
+
+function each_method(visit)
+    Base.visit(Core.methodtable) do method
+        visit(method)
+    end
+end
+
+# The live method of exactly this signature in a world.
+function method_of(signature, world)
+    matches = Base._methods_by_ftype(signature, -1, world)
+    for match in something(matches, ())
+        match.method.sig == signature && return match.method
+    end
+    return nothing
+end
+
+about(method) = Object([
+    "module" => string(parentmodule(method)),
+    "name" => method.name,
+    "signature" => full_text(method.sig),
+    "file" => method.file,
+    "line" => Int(method.line),
+])
+
+# Others of the same signature that were replaced before.
+function also(method, world)
+    found = Any[]
+    each_method() do other
+        same = other !== method && other.name === method.name && other.sig == method.sig
+        same && other.primary_world <= world && push!(found, about(other))
+    end
+    return found
+end
+
+# ---- steps ----
+
+# Returns what was evaluated.
+function perform(kind, words, numbers)
+    if kind == "evaluate"
+        m, file, text = words
+        tree, _ = Core._parse(text, file, numbers[1], 0, :all)
+        Core.eval(find_module(m), tree)
+        return tree
+    elseif kind == "delete"
+        m, name, signature = words
+        method = method_of(Core.eval(Main, Meta.parse(signature)), Base.get_world_counter())
+        method === nothing && error("there is no method $signature")
+        Base.delete_method(method)
+    end
+    return nothing
+end
+
+# The names that a statement exports.
+function exported(found, tree)
+    if Meta.isexpr(tree, (:toplevel, :block))
+        foreach(part -> exported(found, part), tree.args)
+    elseif Meta.isexpr(tree, (:export, :public))
+        append!(found, filter(name -> name isa Symbol, tree.args))
+    end
+    return found
+end
+
+function trial(steps)
+    log = ccall(:jl_debug_method_invalidation, Any, (Cint,), 1)
+    start = Base.get_world_counter()
+    ends, errors, effects = UInt[], Any[], Any[]
+    for (number, (kind, words, numbers)) in enumerate(steps)
+        try
+            tree = perform(kind, words, numbers)
+            for name in exported(Symbol[], tree)
+                kind = "exported"
+                push!(effects, Object(["step" => number - 1, "kind" => kind, "module" => words[1], "name" => name]))
+            end
+        catch error
+            push!(errors, Object(["step" => number - 1, "message" => sprint(showerror, error)]))
+        end
+        push!(ends, Base.get_world_counter())
+    end
+    ccall(:jl_debug_method_invalidation, Any, (Cint,), 0)
+    fresh, defined = Method[], Any[]
+    each_method(method -> start < method.primary_world != typemax(UInt) && push!(fresh, method))
+    for method in sort!(fresh; by = method -> method.primary_world)
+        before = method_of(method.sig, start)
+        replaces = before === nothing ? nothing : push!(about(before), "also" => also(before, start))
+        step = searchsortedfirst(ends, method.primary_world) - 1
+        push!(defined, append!(Object(["step" => step, "replaces" => replaces]), about(method)))
+    end
+    instances = Base.IdSet{Any}()
+    foreach(one -> one isa Core.MethodInstance && push!(instances, one), log)
+    return Object([
+        "defined" => defined,
+        "names" => changed_names(start),
+        "effects" => effects,
+        "errors" => errors,
+        "emptied" => emptied(steps),
+        "invalidated" => length(instances),
+        "compiler" => any(is_compilers, instances),
+    ])
+end
+
+function is_compilers(instance)
+    m = instance.def isa Method ? instance.def.module : instance.def
+    while m !== Base.Compiler
+        parentmodule(m) === m && return false
+        m = parentmodule(m)
+    end
+    return true
+end
+
+# Names that stand for something else than in an earlier world, as basedev's revise.py wants them.
+function changed_names(start)
+    found = Any[]
+    now = Base.get_world_counter()
+    for m in all_modules(), name in Base.unsorted_names(m; all = true, imported = true)
+        occursin('#', String(name)) && continue
+        partition = Base.lookup_binding_partition(now, GlobalRef(m, name))
+        partition.min_world > start || continue
+        kind = Base.binding_kind(partition)
+        (Base.is_some_guard(kind) || Base.is_some_imported(kind)) && continue
+        before = Base.lookup_binding_partition(start, GlobalRef(m, name))
+        constant = Base.is_defined_const_binding(kind)
+        value = constant ? Base.partition_restriction(partition) : nothing
+        old_kind = Base.binding_kind(before)
+        constant && Base.is_defined_const_binding(old_kind) && Base.partition_restriction(before) === value && continue
+        what = !constant ? "global" : value isa Module ? "module" : value isa Type ? "type" :
+            value isa Function ? "function" : "constant"
+        fresh = Base.is_some_guard(old_kind)
+        entry = ["module" => string(m), "name" => name, "kind" => what, "new" => fresh, "alike" => false]
+        push!(found, Object(entry))
+    end
+    return found
+end
+
+# Functions of which `delete` took all methods.
+function emptied(steps)
+    found = Any[]
+    for (kind, words, _) in steps
+        kind == "delete" || continue
+        m, name = find_module(words[1]), Symbol(words[2])
+        value = isdefinedglobal(m, name) ? getglobal(m, name) : nothing
+        value isa Function && isempty(methods(value)) || continue
+        push!(found, Object(["module" => string(parentmodule(value)), "name" => nameof(value)]))
+    end
+    return found
+end
+
+# ---- requests ----
+
+function read_steps(count)
+    steps = Any[]
+    for _ in 1:count
+        kind, rest... = split(readline(REQUESTS))
+        numbers = parse.(Int, rest)
+        lengths, others = divided(kind, numbers)
+        push!(steps, (String(kind), String[String(read(REQUESTS, length)) for length in lengths], others))
+    end
+    return steps
+end
+
+# The lengths among a step's numbers, and the rest of them.
+divided(kind, numbers) =
+    kind == "evaluate" ? (numbers[2:end], numbers[1:1]) :
+    kind in ("move", "unlog") ? (numbers[1:1], numbers[2:end]) :
+    kind == "undocument" ? (numbers[3:end], numbers[1:2]) : (numbers, Int[])
+
+function answer(request)
+    io = IOBuffer()
+    kind, rest... = split(request)
+    if kind == "parse"
+        texts = Any[String(read(REQUESTS, parse(Int, readline(REQUESTS)))) for _ in 1:parse(Int, rest[1])]
+        json(io, Any[parsed(text) for text in texts])
+    elseif kind == "trial"
+        json(io, trial(read_steps(parse(Int, rest[1]))))
+    elseif kind == "facts"
+        files = Any[Any[string(m), path] for (m, path) in Base._included_files]
+        json(io, Object(["version" => string(VERSION), "files" => files]))
+    else
+        error("unknown request $request")
+    end
+    return take!(io)
+end
+
+const REQUESTS = fdio(0)
+
+function serve(descriptor)
+    answers = fdio(descriptor)
+    while !eof(REQUESTS)
+        bytes = answer(readline(REQUESTS))
+        write(answers, string(length(bytes)), '\n', bytes)
+        flush(answers)
+    end
+end
+
+end
+
+BasedevHost.serve(parse(Int, ARGS[1]))

@@ -1,0 +1,155 @@
+"""The host: Julia on a base image with `host.jl`, which answers questions about sources and definitions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ...errors import InternalError, NeedsFullRebuild
+from ...process import full_disk, how_it_ended, without_settings
+from ...revision import Delete, Evaluate, Step
+from ..requests import encode
+
+SCRIPT = Path(__file__).with_name("host.jl")
+
+
+class _Process:
+    """A Julia that runs `host.jl`."""
+
+    def __init__(self, julia: Path, image: Path) -> None:
+        # Its own standard streams are for what evaluated code prints.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        reading, writing = os.pipe()
+        self._running = subprocess.Popen(
+            [
+                *without_settings("JULIA_"),
+                julia,
+                "-J",
+                image,
+                "--startup-file=no",
+                "--history-file=no",
+                "-O1",
+                SCRIPT,
+                str(writing),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=[writing],
+            start_new_session=True,  # Ctrl-C is for basedev, which ends it
+        )
+        os.close(writing)
+        assert self._running.stdin is not None
+        self._requests, self._answers = self._running.stdin, os.fdopen(reading, "rb")
+
+    def ask(self, *parts: bytes) -> Any:
+        """Its answer to a request. Raises InternalError when it ends instead."""
+        try:
+            for part in parts:
+                self._requests.write(part)
+            self._requests.flush()
+            head = self._answers.readline()
+            answer = self._answers.read(int(head)) if head else b""
+        except (BrokenPipeError, ValueError):
+            answer = b""
+        if not answer:
+            raise self._failure()
+        return json.loads(answer.decode("utf-8", "surrogateescape"))
+
+    def _failure(self) -> Exception:
+        status = self._running.wait()
+        self._log.seek(0)
+        said = self._log.read().decode(errors="replace")
+        what = f"the engine's host failed: it {how_it_ended(status)}"
+        return full_disk(said, status) or InternalError(what, "\n".join(said.splitlines()[:40]))
+
+    def end(self) -> None:
+        """Ends it."""
+        self._running.kill()
+        self._running.wait()
+        for stream in (self._requests, self._answers, self._log):
+            with suppress(BrokenPipeError):
+                stream.close()
+
+
+def _defining(steps: Sequence[Step]) -> list[Step]:
+    return [step for step in steps if isinstance(step, Evaluate | Delete)]
+
+
+class Host:
+    """Answers what `revise` asks about one image. Use as a context manager: leaving it ends all its processes."""
+
+    def __init__(self, julia: Path, image: Path) -> None:
+        self._julia, self._image = julia, image
+        self._all: list[_Process] = []
+        self._asked = self._start()
+        """What evaluates nothing."""
+        self.invalidated = 0
+        """How many MethodInstances had code that the steps end which `computed` was asked about last."""
+        self.edited: set[str] = set()
+        """The names of functions of which those steps replace or delete methods."""
+        self._trials: list[tuple[list[Step], dict[str, Any]]] = []
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for one in self._all:
+            one.end()
+
+    def _start(self) -> _Process:
+        self._all.append(_Process(self._julia, self._image))
+        return self._all[-1]
+
+    def facts(self) -> dict[str, Any]:
+        """Version, and the (module, path) of each source file in the image."""
+        return dict(self._asked.ask(b"facts\n"))
+
+    def parse_all(self, texts: Sequence[bytes], *, check: bool = True) -> list[list[dict[str, Any]]]:
+        """The statements of several source texts; each is read as a whole too, to see that none got lost."""
+        numbered = (part for text in texts for part in (b"%d\n" % len(text), text))
+        return list(self._asked.ask(b"parse %d\n" % len(texts), *numbered))
+
+    def trial(self, steps: Sequence[Step]) -> dict[str, Any]:
+        """What evaluating the steps does, found out in a process that is thrown away."""
+        process = self._start()
+        answer = dict(process.ask(b"trial %d\n" % len(steps), *encode(steps)))
+        self._trials.append((_defining(steps), answer))
+        return answer
+
+    def computed(self, steps: Sequence[Step], record: Path | None, dependencies: Path | None) -> dict[str, Any]:
+        """What `trial` tells of the steps; what was computed while Julia was built is not known."""
+        steps = _defining(steps)
+        answer = next((answer for tried, answer in self._trials if tried == steps), None)
+        if answer is None:
+            answer = self.trial(steps)
+        if answer["errors"]:
+            said = answer["errors"][0]["message"].splitlines()[0]
+            raise NeedsFullRebuild(f"a definition can't be taken back: {said}")
+        if answer["compiler"]:
+            raise NeedsFullRebuild("Julia's compiler uses what changed, and compiled everything")
+        self.invalidated = answer["invalidated"]
+        self.edited = {one["name"] for one in answer["defined"] if one["replaces"]}
+        self.edited |= {step.name for step in steps if isinstance(step, Delete)}
+        return {**answer, "computed": [], "never_generated": []}
+
+    def users(self, module: str, name: str) -> dict[str, Any]:
+        """Raises NeedsFullRebuild: who uses a name is not followed."""
+        raise NeedsFullRebuild(f"{module}.{name} is bound to something else, and what uses it is not followed yet")
+
+    def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
+        """Is asked with a census only."""
+        raise InternalError("there is no census of this image")
+
+    def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
+        """Is asked with a census only."""
+        raise InternalError("there is no census of this image")

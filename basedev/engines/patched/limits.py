@@ -1,0 +1,55 @@
+"""Which differences this engine chains; the others are a full rebuild, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+
+from ...difference import FileDifference
+from ...errors import NeedsFullRebuild
+from ...revise import SourceFile
+from ...sources import ChangeSet
+from ...syntax import Statement, Tree, describe, mentions_any, only_defines_methods
+
+NEW = ("const", "struct", "abstract", "primitive", "macro", "export", "public", "global")
+"""Heads of statements that may be new, and may not be gone."""
+
+
+def check(changes: ChangeSet, files: dict[str, SourceFile]) -> None:
+    """Raises NeedsFullRebuild when a file changed of which nothing is chained."""
+    for path in changes.paths:
+        if path.startswith("Compiler/"):
+            raise NeedsFullRebuild(f"{path} is Julia's compiler, which compiled everything")
+        if path in files and not path.startswith("base/"):
+            raise NeedsFullRebuild(f"{path} is no source of Base: only those are chained on this Julia yet")
+    for path in changes.deleted:
+        if path in files:
+            raise NeedsFullRebuild(f"{path} is gone")
+
+
+def check_difference(path: str, difference: FileDifference) -> None:
+    """Raises NeedsFullRebuild for a statement that is gone and did more than to define methods, or for a new one that
+    does more than to define."""
+    for statement in difference.removed:
+        if not only_defines_methods(statement.tree):
+            raise NeedsFullRebuild(f"{_place(path, statement)} changed, and is not followed on this Julia yet")
+    for replacement in difference.evaluated:
+        statement = replacement.statement
+        if not (replacement.only_documentation or only_defines_methods(statement.tree) or _may_be_new(statement.tree)):
+            raise NeedsFullRebuild(f"{_place(path, statement)} is new, and is not followed on this Julia yet")
+
+
+def check_constants(statements: Iterable[tuple[str, Statement]], names: Set[str]) -> None:
+    """Raises NeedsFullRebuild when a statement binds a name to what it computes with one of the functions."""
+    for path, statement in statements:
+        tree = statement.tree
+        binds = isinstance(tree, tuple) and tree[0] in ("const", "global", "=") and not only_defines_methods(tree)
+        if binds and mentions_any(tree, names):
+            raise NeedsFullRebuild(f"{_place(path, statement)} may have been computed with what changed")
+
+
+def _may_be_new(tree: Tree) -> bool:
+    return isinstance(tree, tuple) and tree[0] in NEW
+
+
+def _place(path: str, statement: Statement) -> str:
+    return f"{describe(statement.tree)} in {path}:{statement.line}"

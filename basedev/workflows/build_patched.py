@@ -1,0 +1,111 @@
+"""`basedev build` and `status` for a source checkout of current Julia."""
+
+from __future__ import annotations
+
+import time
+
+from .. import process
+from ..adopted import remember
+from ..checkout import Checkout
+from ..choice import image_id
+from ..difference import compare
+from ..engines.patched.baseimage import BaseImage, Progress, make_base_image, record_base
+from ..engines.patched.host_program import Host
+from ..engines.patched.layer import make_layer
+from ..engines.patched.limits import check, check_constants, check_difference
+from ..errors import SetupError
+from ..revise import revise
+from ..revision import Revision
+from ..sources import ChangeSet, Sources
+from ..storage import Storage
+from ..syntax import statements
+from .build import FULL, PATCHED, ImageBuilder, Result
+
+MAKE = 1030.0
+"""Seconds that `make` takes after an edit of Base, on two cores."""
+
+
+def adopt(checkout: Checkout, storage: Storage, progress: Progress) -> BaseImage:
+    """Takes what `make` built for the checkout's base image (`basedev init`).
+
+    Raises SetupError when it can't be chained, or when sources changed since.
+    """
+    base = make_base_image(checkout, storage, progress)
+    record_base(checkout, base)
+    remember(storage, checkout.root.resolve(), base.id)
+    return base
+
+
+class PatchedBuilder(ImageBuilder):
+    """Makes images for a checkout that its own makefile builds."""
+
+    base: BaseImage
+    chained = PATCHED
+    engines = (PATCHED, FULL)
+
+    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:
+        super().__init__(checkout, storage, progress)
+        if not checkout.base_record.exists():
+            raise SetupError(f"{checkout.root} has no base image yet: run basedev init")
+        self.base = adopt(checkout, storage, progress)
+
+    def _image_id(self, sources: Sources, engine: str) -> str:
+        return image_id(engine, self.base.id, sources.id)
+
+    def _rehearse(self, sources: Sources, result: Result) -> None:
+        with self._host() as host:
+            result.definitions = self._revise(sources, host).definitions
+
+    def _chain(self, sources: Sources, result: Result, engine: str) -> None:
+        begin = time.monotonic()
+        commit = self.checkout.commit
+        self.progress("comparing definitions", 3.0)
+        with self._host() as host:
+            revision = self._revise(sources, host)
+            result.invalidated = host.invalidated
+        revised = time.monotonic()
+        with self.storage.staging("image") as made:
+            layer = make_layer(self.base, revision.steps, self.checkout.julia, made, self.progress)
+            result.engine, result.definitions = engine, revision.definitions
+            result.linker, result.old_lines_reason = layer.linker, layer.old_lines_reason
+            result.timings = {"revise": revised - begin, **layer.timings}
+            self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
+
+    def _rebuild(self, sources: Sources, result: Result) -> None:
+        """The checkout's own `make`; what it builds is the base image from then on."""
+        begin = time.monotonic()
+        self.progress("make", MAKE)
+        process.run(["make", "-C", self.checkout.root, "julia-sysimg-release"])
+        self.base = adopt(self.checkout, self.storage, self.progress)
+        result.timings["rebuild"] = time.monotonic() - begin
+        result.base_id, result.sources_id = self.base.id, self.base.sources.id
+        self._describe_base(result)
+        result.engine = FULL
+
+    def _host(self) -> Host:
+        return Host(self.checkout.julia, self.base.sysimage)
+
+    def _revise(self, sources: Sources, host: Host) -> Revision:
+        old, files = self.base.sources, self.base.files
+        changes = ChangeSet.between(old, sources)
+        check(changes, files)
+        for path in changes.modified:
+            if path in files:
+                texts = [one.contents[path] for one in (old, sources)]
+                before, now = (
+                    statements(parsed, text, path) for parsed, text in zip(host.parse_all(texts), texts, strict=True)
+                )
+                check_difference(path, compare(path, before, now))
+        revision = revise(old, sources, files, host)
+        words = [name.encode() for name in host.edited]
+        paths = [path for path in files if path.startswith("base/") and any(map(sources.contents[path].count, words))]
+        texts = [sources.contents[path] for path in paths]
+        check_constants(
+            (
+                (path, statement)
+                for path, text, parsed in zip(paths, texts, host.parse_all(texts), strict=True)
+                for statement in statements(parsed, text, path)
+            ),
+            host.edited,
+        )
+        return revision

@@ -1,0 +1,36 @@
+"""What makes the images of a checkout: the engine for its Julia."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..checkout import Checkout
+from ..engines.stock15.baseimage import Progress
+from ..storage import Storage
+from . import initialise as stock15
+from .build import Base, Builder, ImageBuilder
+
+
+def initialise(
+    checkout: Checkout, storage: Storage, progress: Progress, told: Callable[[str], None] = lambda _: None
+) -> Base:
+    """`basedev init`: the checkout's base image, made now unless the cache has it.
+
+    Raises SetupError when the checkout's Julia is missing or unsuitable.
+    """
+    if checkout.is_patched:
+        from .build_patched import adopt
+
+        return adopt(checkout, storage, progress)
+    return stock15.initialise(checkout, storage, progress, told)
+
+
+def builder_for(
+    checkout: Checkout, storage: Storage, progress: Progress, *, server: bool | None = None
+) -> ImageBuilder:
+    """The builder for a checkout that was adopted. Raises SetupError when it was not."""
+    if checkout.is_patched:
+        from .build_patched import PatchedBuilder
+
+        return PatchedBuilder(checkout, storage, progress)
+    return Builder(checkout, storage, progress, server=server)

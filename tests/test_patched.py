@@ -1,0 +1,146 @@
+"""Chained images of current Julia, on a checkout that its own makefile built with the patches, if BASEDEV_MODERN_JULIA
+names one. Nothing of it is built anew, and each edited file gets back its time too: `make` finds nothing to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from conftest import Bench
+
+from basedev.storage import Storage
+
+UTIL = "base/strings/util.jl"
+CHOMP = "function chomp(s::String)\n"
+"""How a method begins that much of Base calls."""
+
+
+@dataclass
+class Modern(Bench):
+    """A checkout whose edits are taken back."""
+
+    before: dict[Path, tuple[bytes, int]] = field(default_factory=dict)
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replaces a text that stands exactly once in a source file."""
+        self._keep(path)
+        super().edit(path, old, new)
+
+    def append(self, path: str, text: str) -> None:
+        """Adds a text at the end of a source file."""
+        self._keep(path)
+        super().append(path, text)
+
+    def _keep(self, path: str) -> None:
+        file = self.root / path
+        self.before.setdefault(file, (file.read_bytes(), file.stat().st_mtime_ns))
+
+    def restore(self) -> None:
+        """Takes back all edits."""
+        for file, (contents, time) in self.before.items():
+            file.write_bytes(contents)
+            os.utime(file, ns=(time, time))
+        self.before.clear()
+
+
+@pytest.fixture(scope="module")
+def adopted_modern(storage: Storage) -> Modern:
+    """A checkout of current Julia on which `basedev init` was run."""
+    named = os.environ.get("BASEDEV_MODERN_JULIA")
+    if not named or not (Path(named) / "usr/lib/julia/sys.so").is_file():
+        pytest.skip("BASEDEV_MODERN_JULIA names no checkout of current Julia that was built with the patches")
+    made = Modern(Path(named), storage)
+    assert made.basedev("init").returncode == 0
+    return made
+
+
+@pytest.fixture
+def modern(adopted_modern: Modern) -> Iterator[Modern]:
+    """The checkout with its sources as they were, before and after."""
+    yield adopted_modern
+    adopted_modern.restore()
+
+
+def test_changed_method_its_callers_and_what_is_new(modern: Modern) -> None:
+    modern.edit(UTIL, CHOMP, '"""\n    shout(s)\n"""\nshout(s) = string(s, LOUD)\nconst LOUD = "!"\n\n' + CHOMP)
+    modern.edit(UTIL, CHOMP, CHOMP + '    s == "hello\\n" && return SubString("world")\n')
+    plan = modern.json("status")
+    assert (plan["status"], plan["engine"]) == ("chain", "patched")
+    built = modern.chain()
+    assert (built["status"], built["engine"], built["changed_files"]) == ("built", "patched", [UTIL])
+    told = {(one["what"], one["change"]) for one in built["definitions"]["evaluated"]}
+    assert {("Base.chomp(::String)", "modified"), ("Base.shout(::Any)", "added")} <= told
+    assert built["invalidated"] > 0
+    program = 'print(chomp("hello\\n"), readchomp(`echo hello`), Base.shout(1), length(Base.LOUD))'
+    assert modern.julia(built["image"], program) == "worldworld1!1"
+    place = "print(functionloc(chomp, (String,))[2], ' ', functionloc(lpad, (String, Int))[2])"
+    lines = (modern.root / UTIL).read_text().splitlines()
+    expected = [lines.index(start.rstrip()) + 1 for start in (CHOMP, "function lpad(")]
+    assert modern.julia(built["image"], place) == " ".join(map(str, expected))
+    thrown = (
+        'try; hex2bytes("1"); catch; '
+        "foreach(frame -> println(frame.file, ':', frame.line), stacktrace(catch_backtrace())); end"
+    )
+    (frame,) = [line for line in modern.julia(built["image"], thrown).splitlines() if "strings/util.jl" in line]
+    assert "throw(" in lines[int(frame.rpartition(":")[2]) - 1]
+    assert "shout(s)" in modern.julia(built["image"], "print(@doc Base.shout)")
+    contents = Path(built["image"]).read_bytes()
+    assert not any(word in contents for word in (b"basedev", b"revision.jl", b"STEPS"))
+    assert modern.json("build")["status"] == "present"
+
+
+def test_deleted_method(modern: Modern) -> None:
+    text = (modern.root / UTIL).read_text()
+    begin = text.index(CHOMP)
+    modern.edit(UTIL, text[begin : text.index("\nend\n", begin) + 5], "")
+    built = modern.chain()
+    assert [one["what"] for one in built["definitions"]["deleted"]] == ["Base.chomp(::String)"]
+    assert modern.julia(built["image"], 'print(length(methods(chomp)), chomp("a\\n"))') == "1a"
+
+
+def test_error_of_syntax(modern: Modern) -> None:
+    modern.append(UTIL, "function broken(\n")
+    done = modern.basedev("build")
+    assert done.returncode == 1
+    assert f"{UTIL}:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "reason"),
+    [
+        (
+            "base/strings/string.jl",
+            "const _string_n_override = 0x04ee",
+            "const _string_n_override = 0x04ef",
+            "constant",
+        ),
+        ("base/strings/util.jl", CHOMP, "const Pair = 1\n" + CHOMP, "Pair is bound to something else"),
+        (
+            "Compiler/src/utilities.jl",
+            "function count_const_size(",
+            "function count_const_size(a, b, c) end\n\0",
+            "compiler",
+        ),
+        (
+            "base/array.jl",
+            "function push!(a::Vector{T}, item) where T\n",
+            "\0    a === nothing && return a\n",
+            "compiler",
+        ),
+    ],
+)
+def test_refusals(modern: Modern, path: str, old: str, new: str, reason: str) -> None:
+    modern.edit(path, old, new.replace("\0", old))
+    assert reason in modern.refusal()
+
+
+def test_julias_own_tests(modern: Modern) -> None:
+    modern.append(UTIL, "\nshouted(s) = uppercase(s)\n")
+    built = modern.chain()
+    assert modern.julia(built["image"], 'print(Base.shouted("a"))') == "A"
+    done = modern.basedev("test", "strings/util")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCESS" in done.stdout
