@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,11 +72,22 @@ class Checkout:
             )
         if not origin.prefix.is_dir():
             raise SetupError(f"{origin.prefix} is gone: {self._remedy} to get it again")
+        if not self._is_own(origin.prefix):
+            raise SetupError(f"{self.root / usrtree.ORIGIN} was not written here: {self._remedy}")
         distribution = Distribution.load(origin.prefix)
         for name in ("bin/julia", f"lib/{MULTIARCH}/libjulia.so.1"):
             if not _same_size(self.root / "usr" / name, distribution.prefix / "usr" / name):
                 raise SetupError(f"{self.root / 'usr' / name} is not that of Julia {SUPPORTED}: {self._remedy}")
         return distribution
+
+    def _is_own(self, prefix: Path) -> bool:
+        """Whether the Julia and the notes are this user's, not something that came with the checkout."""
+        root, real = self.root.resolve(), prefix.resolve()
+        return (
+            (self.root / usrtree.ORIGIN).parent.resolve().is_relative_to(root)
+            and not real.is_relative_to(root)
+            and real.stat().st_uid in {0, os.geteuid()}
+        )
 
     @property
     def shipped_sysimage(self) -> Path:
