@@ -134,6 +134,8 @@ def _insertion(entry: Mapping[str, Any]) -> Insertion:
         raise ValueError(f"{insertion.id} has {', '.join(sorted(unknown))}")
     if after and "before" in entry:
         raise ValueError(f"{insertion.id} stands before and after something")
+    if not anchor.strip() or (insertion.function is not None and not insertion.function.strip()):
+        raise ValueError(f"{insertion.id} has an empty anchor")
     if not re.fullmatch(r"[\w-]+", insertion.id):
         raise ValueError(f"{insertion.id!r} is no name for an insertion")
     if "\n" in insertion.text and not insertion.is_lines:

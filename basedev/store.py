@@ -179,7 +179,7 @@ class Store:
             if not directory.exists() or any(not (directory / name).exists() for name in files):
                 return False
             seen = {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
         if now == seen:
             return True

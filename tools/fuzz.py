@@ -2,8 +2,8 @@
 
     tools/fuzz [-n INPUTS] [--seconds S] [--seed SEED] [TARGET ...]
 
-INPUTS are for all targets together, in equal parts (default: 100000). It ends earlier after S seconds for each target.
-Input is made from SEED (default: 0) and the number of the input, so that a failure can be had again:
+INPUTS are for all targets together (default: 100000), more of them for those that take less time. A target ends earlier
+after S seconds. Input is made from SEED (default: 0) and the number of the input, so that a failure can be had again:
 
     tools/fuzz --seed 0 --only 4711 settings
 
@@ -70,10 +70,12 @@ def main() -> int:
     with Path("/proc/self/statm").open() as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+    shares = sum(TARGETS[name].share for name in names)
     failed = False
     for name in names:
         with in_memory() as directory:
-            numbers = [options.only] if options.only is not None else range(options.inputs // len(names))
+            share = options.inputs * TARGETS[name].share // shares
+            numbers = [options.only] if options.only is not None else range(share)
             failed |= _fuzz(name, TARGETS[name], directory, numbers, options)
     return failed
 
