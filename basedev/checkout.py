@@ -103,8 +103,10 @@ class Checkout:
         """The commit that is checked out; None outside git or before the first commit."""
         import git  # takes longer to load than all else that `run` needs
 
+        from .repository import repository
+
         try:
-            return str(git.Repo(self.root, search_parent_directories=False).head.commit.hexsha)
+            return str(repository(self.root).head.commit.hexsha)
         except (git.GitError, OSError, ValueError):
             return None
 

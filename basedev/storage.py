@@ -48,7 +48,7 @@ def digest_of(*parts: str | bytes) -> str:
     """SHA-256 over parts, each preceded by its length so that no two lists of parts read alike."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode(errors="surrogateescape") if isinstance(part, str) else part  # as paths have them
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()

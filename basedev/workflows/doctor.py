@@ -326,6 +326,9 @@ class Doctor:
         text = ", ".join(f"{name} {number}" for name, number in limits.items())
         wanted = len(list(source_directories(self._checkout.root))) if self._checkout else 0
         slower = "until then, basedev watch looks at all files every second"
+        if self._checkout and not is_encodable(self._checkout.root):
+            yield _warning("the checkout's path is not UTF-8", "move it: basedev watch looks at all files every second")
+            return
         try:
             manager = pyinotify.WatchManager()
         except OSError:
