@@ -456,19 +456,19 @@ def _of_bytes(reader: Callable[[bytes, Path], None]) -> Callable[[bytes, Sequenc
 
 
 TARGETS = {
-    "revision": Target(_revisions, _of_bytes(_read_revision), (UsageError,), 8),
-    "settings": Target(_settings, _of_bytes(_read_settings), (UsageError,), 10),
+    "revision": Target(_revisions, _of_bytes(_read_revision), (UsageError,), 4),
+    "settings": Target(_settings, _of_bytes(_read_settings), (UsageError,), 12),
     "series": Target(lambda _: [_SERIES], _of_bytes(_read_series), (InternalError, SetupError, OSError), 10),
-    "patched": Target(_patched, _of_bytes(_read_patched), (SetupError, UserCodeError), 6),
-    "manifest": Target(_manifests, _read_manifest, (), 5),
-    "notes": Target(_notes, _read_notes, (SetupError,), 3),
+    "patched": Target(_patched, _of_bytes(_read_patched), (SetupError, UserCodeError), 3),
+    "manifest": Target(_manifests, _read_manifest, (), 2),
+    "notes": Target(_notes, _read_notes, (SetupError,)),
     "server": Target(_states, _read_state, (), 3),
-    "symbols": Target(_libraries, _of_bytes(_read_symbols), (SetupError,), 2),
-    "object": Target(_objects, _of_bytes(_read_object), (NeedsLinker,), 15),
-    "prelinked": Target(_libraries, _of_bytes(_read_library), (NeedsLinker,), 2),
+    "symbols": Target(_libraries, _of_bytes(_read_symbols), (SetupError,)),
+    "object": Target(_objects, _of_bytes(_read_object), (NeedsLinker,), 20),
+    "prelinked": Target(_libraries, _of_bytes(_read_library), (NeedsLinker,)),
     "library": Target(_libraries, _of_bytes(_read_needed), (NeedsLinker,)),
-    "lines": Target(_objects, _of_bytes(_read_lines), (UnknownDebugInfo,), 15),
-    "line index": Target(_indexes, _of_bytes(_read_index), (UnknownDebugInfo,), 10),
+    "lines": Target(_objects, _of_bytes(_read_lines), (UnknownDebugInfo,), 20),
+    "line index": Target(_indexes, _of_bytes(_read_index), (UnknownDebugInfo,), 12),
     "recipe": Target(_recipes, _of_bytes(_read_recipe), (InternalError,), 10),
 }
 """By the name of the format."""

@@ -120,7 +120,7 @@ def shell_code(shell: str | None, storage: Storage) -> str:
     text = Template(SHIM).substitute(quoted, mark=MARK, **names)
     with storage.staging("shell") as made, disk_errors(f"write {place / 'julia'}"):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (made / "julia").write_text(text)
+        (made / "julia").write_text(text, errors="surrogateescape")
         (made / "julia").chmod(0o755)
         (made / "julia").replace(place / "julia")
     word = _for_fish(str(place)) if shell == "fish" else shlex.quote(str(place))

@@ -533,7 +533,8 @@ def run_command(
     """
     with storage.staging("bisect") as made:
         shim = made / "julia"
-        shim.write_text(f'#!/bin/sh\nexec {shlex.join([str(checkout.julia), "-J", str(image)])} "$@"\n')
+        words = shlex.join([str(checkout.julia), "-J", str(image)])
+        shim.write_text(f'#!/bin/sh\nexec {words} "$@"\n', errors="surrogateescape")
         shim.chmod(0o755)
         environment = {
             **os.environ,

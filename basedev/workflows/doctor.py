@@ -36,7 +36,7 @@ from ..sizes import age, counted, parse_size, size
 from ..sources import source_directories
 from ..storage import Storage
 from ..store import KINDS, Store, read_manifest
-from ..watching import SETTINGS
+from ..watching import SETTINGS, is_encodable
 from .background import Background
 from .hooks import Hooks
 
