@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,21 @@ def test_settings_start_builds_only_if_they_are_trusted(bench: Bench, tmp_path: 
         time.sleep(0.1)
     bench.append(UTIL, "\nautomatic2() = 1\n")
     assert told().endswith(asks)
+
+
+def test_names_do_not_steer_the_terminal(bench: Bench) -> None:
+    (bench.root / "base/\x1b]0;title\x07.jl").write_text("named() = 1\n")
+    ours, terminal = pty.openpty()
+    command = bench.command("status")
+    with subprocess.Popen(command, cwd=bench.root, env=bench.environment, stdout=terminal, stderr=terminal) as running:
+        os.close(terminal)
+        said = b""
+        with suppress(OSError):  # when nobody has the terminal any more
+            while part := os.read(ours, 1 << 16):
+                said += part
+    os.close(ours)
+    assert running.returncode == 0, said
+    assert b"\x1b]" not in said and b"\x07" not in said and b"base/\\x1b]0;title" in said
 
 
 def test_settings_that_are_no_file(tmp_path: Path) -> None:
