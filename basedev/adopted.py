@@ -1,37 +1,77 @@
-"""Which checkouts were adopted, and the base image that each of them works with; noted in the cache directory."""
+"""Which checkouts were adopted, with the base image that each works with; noted in the cache directory.
+
+What happens by itself (the `julia` in front, git's hooks) happens in these only: a note in the checkout, where a
+repository can bring it along, is not enough. A checkout's record stands below `checkouts/` at the checkout's own path,
+where a shell script finds it without help.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .errors import SetupError
-from .places import BASE_RECORD
-from .storage import Storage, digest_of
-
-DIRECTORY = "checkouts"
+from .places import ADOPTED, ADOPTED_RECORD, BASE_RECORD, SETTINGS
+from .storage import Storage, file_digest
 
 
-def remember(storage: Storage, checkout: Path, base_id: str) -> None:
-    """Notes the base image of a checkout, if it is not noted yet. On a disk that can't be written, nothing is."""
-    record = storage.root / DIRECTORY / f"{digest_of(str(checkout))[:20]}.json"
-    text = json.dumps({"checkout": str(checkout), "base_id": base_id})
-    with suppress(OSError, SetupError):
-        if not record.exists() or record.read_text() != text:
-            with storage.staging("checkout") as made:
-                (made / record.name).write_text(text)
-                storage.directory(DIRECTORY)
-                (made / record.name).replace(record)
+def remember(storage: Storage, checkout: Path, base_id: str, settings: str | None = None) -> None:
+    """Notes the base image of a checkout (a real path), and `settings`, the digest of its file of settings if the user
+    trusts that; None leaves it as it was noted. On a disk that can't be written, nothing is."""
+    record = _record(storage, checkout)
+    before = _read(record)
+    about = {"checkout": os.fspath(checkout), "base_id": base_id, "settings": settings or before.get("settings")}
+    if before != about:
+        with suppress(OSError, SetupError), storage.staging("checkout") as made:
+            (made / record.name).write_text(json.dumps(about))
+            storage.directory(ADOPTED)
+            record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (made / record.name).replace(record)
+
+
+def is_adopted(storage: Storage, checkout: Path) -> bool:
+    """Whether a checkout was adopted with this cache directory."""
+    return bool(_read(_record(storage, checkout.resolve())))
+
+
+def trusts_settings(storage: Storage, checkout: Path) -> bool:
+    """Whether the user trusts a checkout's own settings as they are now."""
+    trusted = _read(_record(storage, checkout.resolve())).get("settings")
+    return trusted is not None and trusted == settings_digest(checkout)
+
+
+def settings_digest(checkout: Path) -> str | None:
+    """The digest of a checkout's own settings; None when there are none."""
+    try:
+        return file_digest(checkout / SETTINGS)
+    except OSError:
+        return None
 
 
 def checkouts_by_base(storage: Storage) -> dict[str, list[Path]]:
     """The adopted checkouts that still exist, by their base images."""
     found: dict[str, list[Path]] = {}
-    for record in sorted((storage.root / DIRECTORY).glob("*.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            about = json.loads(record.read_text())
+    for record in sorted((storage.root / ADOPTED).rglob(ADOPTED_RECORD)):
+        if about := _read(record):
             checkout = Path(about["checkout"])
-            if (checkout / BASE_RECORD).exists():
-                found.setdefault(about["base_id"], []).append(checkout)
+            with suppress(OSError, ValueError):
+                if (checkout / BASE_RECORD).exists():
+                    found.setdefault(about["base_id"], []).append(checkout)
     return found
+
+
+def _record(storage: Storage, checkout: Path) -> Path:
+    return storage.root / f"{ADOPTED}{checkout}" / ADOPTED_RECORD
+
+
+def _read(record: Path) -> dict[str, Any]:
+    """What is noted; empty if it can't be read."""
+    try:
+        about = json.loads(record.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    whole = isinstance(about, dict) and all(isinstance(about.get(key), str) for key in ("checkout", "base_id"))
+    return about if whole else {}

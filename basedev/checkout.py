@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,11 +87,22 @@ class Checkout:
             )
         if not origin.prefix.is_dir():
             raise SetupError(f"{origin.prefix} is gone: {self._remedy} to get it again")
+        if not self._is_own(origin.prefix):
+            raise SetupError(f"{self.root / usrtree.ORIGIN} was not written here: {self._remedy}")
         distribution = Distribution.load(origin.prefix)
         for name in ("bin/julia", f"lib/{MULTIARCH}/libjulia.so.1"):
             if not _same_size(self.root / "usr" / name, distribution.prefix / "usr" / name):
                 raise SetupError(f"{self.root / 'usr' / name} is not that of Julia {SUPPORTED}: {self._remedy}")
         return distribution
+
+    def _is_own(self, prefix: Path) -> bool:
+        """Whether the Julia and the notes are this user's, not something that came with the checkout."""
+        root, real = self.root.resolve(), prefix.resolve()
+        return (
+            (self.root / usrtree.ORIGIN).parent.resolve().is_relative_to(root)
+            and not real.is_relative_to(root)
+            and real.stat().st_uid in {0, os.geteuid()}
+        )
 
     @property
     def shipped_sysimage(self) -> Path:
@@ -106,8 +118,10 @@ class Checkout:
         """The commit that is checked out; None outside git or before the first commit."""
         import git  # takes longer to load than all else that `run` needs
 
+        from .repository import repository
+
         try:
-            return str(git.Repo(self.root, search_parent_directories=False).head.commit.hexsha)
+            return str(repository(self.root).head.commit.hexsha)
         except (git.GitError, OSError, ValueError):
             return None
 

@@ -46,7 +46,7 @@ def choose(root: Path, storage: Storage) -> Choice:
     store = Store(storage)
     try:
         name = json.loads((root / BASE_RECORD).read_text())["base_id"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SetupError(f"{root / BASE_RECORD} can't be read: run basedev init") from error
     base = store.find("bases", name)
     if base is None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import __version__
+from .adopted import is_adopted
 from .checkout import Checkout
 from .command_images import add_verbs
 from .command_impact import add_arguments, count
@@ -95,7 +96,9 @@ def parser_of_arguments() -> argparse.ArgumentParser:
             help="use a warm server, and start it (default: use)",
         )
 
-    command("init", "adopt a checkout and make its base image, once", "basedev -C ~/julia init")
+    init = command("init", "adopt a checkout and make its base image, once", "basedev -C ~/julia init")
+    trust = "let the checkout's own .basedev.toml, as it is now, have builds start by themselves (autobuild)"
+    init.add_argument("--trust", action="store_true", help=trust)
     command("status", "what differs from the base image, and what build would do", "basedev status")
     build = command("build", "make the image for the present sources", "basedev build")
     making(build)
@@ -246,6 +249,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     checkout = Checkout.find(options.directory)
     background = Background(checkout.root, storage)
     if options.command == "build" and options.background:
+        if not is_adopted(storage, checkout.root):  # hooks and the julia in front ask for this
+            raise SetupError(f"{checkout.root} was not adopted by you: run basedev init")
         if not background.detach():
             terminal.queued(background.log)
             return 0
@@ -256,7 +261,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         return _hook(checkout, background, options, terminal)
     if options.command == "init":
         with terminal.steps() as steps:
-            base = initialise(checkout, storage, steps, terminal.message)
+            base = initialise(checkout, storage, steps, terminal.message, trust=options.trust)
         if terminal.as_json:
             terminal.json({"status": "ready", "base_id": base.id, "image": str(base.sysimage), "errors": []})
         else:

@@ -10,13 +10,14 @@ import git
 from .checkout import Checkout
 from .errors import UsageError
 from .newcheckout import GENERATED
+from .repository import repository
 from .sources import Contents, Sources, blob_id, is_source
 
 
 def commit_named(root: Path, name: str) -> str:
     """The id of the commit that a name, or anything else that git understands, stands for. Raises UsageError."""
     try:
-        return str(git.Repo(root).git.rev_parse("--verify", "--quiet", f"{name}^{{commit}}"))
+        return str(repository(root).git.rev_parse("--verify", "--quiet", f"{name}^{{commit}}"))
     except git.GitError as error:
         raise UsageError(f"{name!r} is no commit of {root}") from error
 
@@ -49,7 +50,7 @@ class CommitCheckout(Checkout):
     def sources(self, like: Sources | None = None) -> Sources:
         """Its sources, as they are in a tree in which it is checked out (links and filters of git apart). Contents that
         are also in `like` are taken from there."""
-        repo = git.Repo(self.root)
+        repo = repository(self.root)
         blobs = {}
         for entry in repo.git.ls_tree("-r", "-z", "--full-tree", self.at, "base", "stdlib").split("\0"):
             about, _, path = entry.partition("\t")

@@ -22,6 +22,9 @@ POLICIES = ("chain", "rebuild", "skip")
 """Where a commit can't be chained: what the configuration says (rebuild, or skip it), rebuild in full, or skip it."""
 
 
+LARGEST = 1 << 16
+"""Bytes of a file of settings. A link in a checkout can lead to /dev/zero."""
+
 MOST_MINUTES = 7 * 24 * 60
 """For which a server may wait."""
 
@@ -57,15 +60,23 @@ def load_config(root: Path | None) -> Config:
     return config
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens a file without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _merge(config: Config, path: Path) -> Config:
     try:
-        with path.open("rb") as file:
-            data = tomli.load(file)
+        with open(path, "rb", opener=_open_at_once) as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise UsageError(f"{path} is no file of settings: it has more than {LARGEST} bytes")
+        data = tomli.loads(text.decode())
     except FileNotFoundError:
         return config
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
-    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is no TOML file: {error}") from error
     known = {field.name.replace("_", "-"): field for field in fields(Config)}
     table = data.pop("basedev", {})

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.segment import Segment
 from rich.text import Text
 
 from .errors import OutputError
 from .sizes import WORTH_SHOWING
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that a terminal obeys, but for the tabulator and the end of a line."""
 
 
 class Lines(Console):
@@ -25,6 +31,14 @@ class Lines(Console):
             super().print(*objects, **options)
         except OSError as error:
             raise OutputError(*error.args) from error
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """As it is, but that what a file or a definition is called can't steer the terminal."""
+        for segment in super().render(renderable, options):
+            if self.is_terminal and not segment.control and CONTROL.search(segment.text):
+                yield Segment(CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", segment.text), segment.style)
+            else:
+                yield segment
 
     def on_broken_pipe(self) -> None:
         """An error like others, rather than a silent exit with the code for errors of the user's code."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import struct
 import zipfile
+import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -31,6 +32,9 @@ from .revision import Move
 
 Patch = tuple[int, bytes]
 """A place in a file, and the bytes that belong there."""
+
+MOST_DEFLATED = 1032
+"""Bytes that a byte of zlib's can stand for."""
 
 _COUNTS = struct.Struct("<3I")
 _OPCODE = b"\x03"
@@ -62,15 +66,14 @@ def patches(image: Path, index: Path, moves: Sequence[Move]) -> list[Patch]:
         return []
     advances: dict[int, int] = defaultdict(int)
     words: list[tuple[int, int, int]] = []
-    with zipfile.ZipFile(index) as archive:
-        for name in sorted({move.file for move in moves} & set(archive.NameToInfo)):
-            after, before, own = _columns(archive.read(name))
-            for move in (move for move in moves if move.file == name):
-                for place in _within(after, move):
-                    advances[place] += move.by
-                for place in _within(before, move):
-                    advances[place] -= move.by
-                words += ((place, line, line + move.by) for line, place in _lines_within(own, move))
+    for name, columns in _indexed(index, {move.file for move in moves}):
+        after, before, own = _columns(columns)
+        for move in (move for move in moves if move.file == name):
+            for place in _within(after, move):
+                advances[place] += move.by
+            for place in _within(before, move):
+                advances[place] -= move.by
+            words += ((place, line, line + move.by) for line, place in _lines_within(own, move))
     with image.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return list(_advances(data, advances)) + list(_words(data, words))
 
@@ -87,11 +90,26 @@ def correct(image: Path, index: Path, moves: Sequence[Move]) -> None:
                 data[place : place + len(contents)] = contents
 
 
+def _indexed(index: Path, names: set[str]) -> list[tuple[str, bytes]]:
+    """What an index has of some files."""
+    try:
+        with zipfile.ZipFile(index) as archive:
+            members = [archive.NameToInfo[name] for name in sorted(names & set(archive.NameToInfo))]
+            most = MOST_DEFLATED * index.stat().st_size
+            if any(max(one.compress_size, one.file_size) > most for one in members):
+                raise ValueError("a file in it is larger than it can be")
+            return [(one.filename, archive.read(one)) for one in members]
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UnknownDebugInfo(f"the index of lines can't be read ({error})") from error
+
+
 Column = tuple["array[int]", "array[int]"]
 
 
 def _columns(data: bytes) -> Iterator[Column]:
     at = _COUNTS.size
+    if len(data) < at or len(data) != at + 8 * sum(_COUNTS.unpack_from(data)):
+        raise UnknownDebugInfo("the index of lines can't be read (it is cut off)")
     for count in _COUNTS.unpack_from(data):
         pair = []
         for _ in range(2):
@@ -116,7 +134,7 @@ def _lines_within(column: Column, move: Move) -> Iterator[tuple[int, int]]:
 def _section(data: mmap.mmap, name: str) -> tuple[int, int]:
     try:
         return section_places(data)[name]
-    except (KeyError, ValueError, struct.error) as error:
+    except (KeyError, IndexError, ValueError, OverflowError, struct.error) as error:
         raise UnknownDebugInfo(f"the image has no {name}") from error
 
 

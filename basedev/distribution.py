@@ -154,7 +154,7 @@ class Distribution:
             data = json.loads((prefix / "manifest.json").read_text())
             packages = tuple(Package(**package) for package in data["packages"])
             return cls(prefix, str(data["julia_version"]), packages)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SetupError(f"{prefix} holds no Julia that basedev can read; remove it to get it anew") from error
 
 

@@ -7,6 +7,7 @@ the row before it has an opcode of its own for that, with three bytes. Rows, add
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -110,8 +111,8 @@ def fix_object(path: Path, places: tuple[int, int], found: LinesByFile) -> tuple
 
     Raises UnknownDebugInfo, and leaves the file as it was, when it can't be brought into that form.
     """
-    elf = RelocatableObject(path)
     try:
+        elf = RelocatableObject(path)
         if not elf.has(".debug_line") or not elf.has(".debug_info"):
             raise UnknownDebugInfo(f"{path.name} has no line numbers")
         table = _LineSection(elf.contents(".debug_line"), places[0], found)
@@ -123,12 +124,12 @@ def fix_object(path: Path, places: tuple[int, int], found: LinesByFile) -> tuple
         targets: dict[str, Callable[[int], int]] = {".debug_line": table.moved, ".debug_info": entries.moved}
         for section in elf.relocated(".debug_"):
             elf.move_relocations(section, targets)
-    except (IndexError, ValueError, KeyError) as error:
+        elf.set_contents(".debug_abbrev", bytes(entries.abbreviations))
+        elf.set_contents(".debug_line", bytes(table.data))
+        elf.set_contents(".debug_info", bytes(entries.data))
+        elf.write()
+    except (IndexError, ValueError, KeyError, OverflowError, struct.error) as error:
         raise UnknownDebugInfo(f"the debug information of {path.name} can't be read ({error!r})") from error
-    elf.set_contents(".debug_abbrev", bytes(entries.abbreviations))
-    elf.set_contents(".debug_line", bytes(table.data))
-    elf.set_contents(".debug_info", bytes(entries.data))
-    elf.write()
     return places[0] + len(table.data), places[1] + len(entries.data)
 
 

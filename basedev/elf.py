@@ -16,6 +16,9 @@ from .errors import SetupError
 ELF_HEADER_SIZE = 64
 """Where the contents of a data object begin; also the alignment that the loader wants for them."""
 
+LARGEST_ALIGNMENT = 4096
+"""That of a page."""
+
 SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
 RELOCATION = struct.Struct("<QQq")
@@ -49,14 +52,14 @@ class ImageSymbols:
     def place(self, name: str) -> int:
         """Where in the file the contents of a symbol begin."""
         begin = self.offset(self.address(name))
-        if begin is None:
+        if begin is None or begin >= self.path.stat().st_size:
             raise SetupError(f"{self.path}: {name} has no contents")
         return begin
 
     def _read_at(self, begin: int, size: int) -> bytes:
         with self.path.open("rb") as file:
             file.seek(begin)
-            return file.read(size)
+            return file.read(min(size, self.path.stat().st_size))
 
     def offset(self, address: int) -> int | None:
         """Where in the file the byte for an address is, None where there is none."""
@@ -78,7 +81,6 @@ class ImageSymbols:
 
     @cached_property
     def _read(self) -> tuple[dict[str, tuple[int, int]], list[tuple[int, int, int]]]:
-        from elftools.common.exceptions import ELFError
         from elftools.elf.elffile import ELFFile
         from elftools.elf.sections import SymbolTableSection
 
@@ -87,10 +89,10 @@ class ImageSymbols:
                 elf = ELFFile(file)
                 table = elf.get_section_by_name(".dynsym")
                 if not isinstance(table, SymbolTableSection):
-                    raise SetupError(f"{self.path} has no dynamic symbols: it is no system image")
+                    raise ValueError("it has no dynamic symbols")
                 symbols = {one.name: (int(one["st_value"]), int(one["st_size"])) for one in table.iter_symbols()}
                 loaded = [one.header for one in elf.iter_segments() if one["p_type"] == "PT_LOAD"]
-        except (ELFError, OSError) as error:
+        except Exception as error:  # pyelftools checks little of what it reads
             raise SetupError(f"{self.path} can't be read as a system image: {error}") from error
         return symbols, [(one["p_vaddr"], one["p_filesz"], one["p_offset"]) for one in loaded]
 
@@ -230,6 +232,8 @@ class RelocatableObject:
         no_bits = 8
         for n in sorted(range(1, len(headers)), key=lambda n: headers[n][4]):
             header = list(headers[n])
+            if header[8] > LARGEST_ALIGNMENT:
+                raise ValueError("a section of unusual alignment")
             contents = b"" if header[1] == no_bits else self._contents_at(n)
             out += b"\0" * (-len(out) % max(header[8], 1))
             header[4] = len(out)

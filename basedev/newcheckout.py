@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from git import GitError, Repo
+from git import GitError
 
 from . import distribution, usrtree
 from .distribution import Distribution, Progress
 from .errors import SetupError, UsageError
+from .repository import new_repository, repository
 from .storage import Storage
 from .usrtree import Origin
 
@@ -142,7 +143,7 @@ def _record(path: Path) -> _Record | None:
     if not (path / ".git").exists():
         return None
     try:
-        with Repo(path) as repo, repo.config_reader("repository") as config:
+        with repository(path) as repo, repo.config_reader("repository") as config:
             if not config.has_section("basedev"):
                 return None
             return _Record(str(config.get("basedev", "prefix")), str(config.get("basedev", "commit")))
@@ -203,7 +204,7 @@ def _relatives(path: Path) -> Iterator[Path]:
     """The other worktrees of a checkout's repository, the main one first; those that it was cloned from on this
     machine."""
     try:
-        with Repo(path) as repo:
+        with repository(path) as repo:
             listed = repo.git.worktree("list", "--porcelain").splitlines()
             places = [line.removeprefix("worktree ") for line in listed if line.startswith("worktree ")]
             places += [url.removeprefix("file://") for remote in repo.remotes for url in remote.urls]
@@ -234,7 +235,7 @@ def _commit_all(tree: Path, source: Distribution) -> str:
     (tree / ".gitignore").write_text(IGNORED)
     (tree / "base/.gitignore").write_text("".join(f"/{name}\n" for name in GENERATED))
     try:
-        with _git_of_no_one(), Repo.init(tree, initial_branch=BRANCH) as repo:
+        with _git_of_no_one(), new_repository(tree, BRANCH) as repo:
             with repo.config_writer() as config:
                 # The line ends are part of the sources, whatever this user has git do with other files.
                 config.set_value("core", "autocrlf", "false")

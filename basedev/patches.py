@@ -106,12 +106,18 @@ def load_series(directory: Path) -> Series:
     try:
         about = tomli.loads(file.read_text())
         series = Series(about["family"], tuple(_patch(directory, table) for table in about["patch"]))
+        if outside := [path for path in series.paths if not _is_below(path)]:
+            raise ValueError(f"{outside[0]} is no path in a tree")
         ids = [insertion.id for insertion in series.insertions]
         if twice := sorted({one for one in ids if ids.count(one) > 1}):
             raise ValueError(f"there are several insertions {', '.join(twice)}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InternalError(f"{file} is no series of patches: {error!r}") from error
     return series
+
+
+def _is_below(path: str) -> bool:
+    return not {"", ".", ".."} & {*path.split("/")} and "\0" not in path
 
 
 def _patch(directory: Path, table: Mapping[str, Any]) -> Patch:
@@ -128,6 +134,8 @@ def _insertion(entry: Mapping[str, Any]) -> Insertion:
         raise ValueError(f"{insertion.id} has {', '.join(sorted(unknown))}")
     if after and "before" in entry:
         raise ValueError(f"{insertion.id} stands before and after something")
+    if not anchor.strip() or (insertion.function is not None and not insertion.function.strip()):
+        raise ValueError(f"{insertion.id} has an empty anchor")
     if not re.fullmatch(r"[\w-]+", insertion.id):
         raise ValueError(f"{insertion.id!r} is no name for an insertion")
     if "\n" in insertion.text and not insertion.is_lines:
@@ -346,7 +354,7 @@ def state(among: Sequence[Series], series: Series | None, root: Path) -> str:
 def apply(series: Series, root: Path) -> tuple[str, ...]:
     """Applies a series to a working tree: all of it or nothing. Returns the paths.
 
-    Raises SetupError when it can't be applied.
+    Raises SetupError when it can't be applied, OSError when a file can't be written.
     """
     files = patched(series, tree_reader(root), marked=True)
     _write(root, files)
@@ -373,6 +381,9 @@ def _reverted(file: Path) -> bytes:
 
 def _write(root: Path, files: Mapping[str, bytes | None]) -> None:
     """Writes files (None: removes them). When one can't be written, those before it are put back."""
+    for path in files:
+        if not (root / path).parent.resolve().is_relative_to(root.resolve()):
+            raise SetupError(f"{path} is not in {root}: a directory on its way is a link")
     read = tree_reader(root)
     before = {path: read(path) for path in files}
     done: list[str] = []

@@ -10,6 +10,14 @@ NOTES = "usr/share/basedev"
 BASE_RECORD = f"{NOTES}/base.json"
 """Where `init` notes the base image of a checkout, and so that it was adopted."""
 
+ADOPTED = "checkouts"
+"""Where the cache directory has the records of adopted checkouts, each below it at the checkout's own path."""
+
+ADOPTED_RECORD = "adopted.json"
+
+SETTINGS = ".basedev.toml"
+"""A checkout's own settings."""
+
 DEPENDENCIES = "dependencies.bin"
 """Beside a base image: what its results of inference depend on, beyond the edges that Julia keeps."""
 
@@ -21,4 +29,4 @@ def settings_files(root: str | None) -> tuple[str, ...]:
     """The files with settings for a checkout (None: the user's only); the later ones override the earlier."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     user = f"{home}/basedev/config.toml"
-    return (user, f"{root}/.basedev.toml") if root else (user,)
+    return (user, f"{root}/{SETTINGS}") if root else (user,)

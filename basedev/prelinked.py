@@ -87,6 +87,15 @@ class Prelinked:
     @classmethod
     def read(cls, path: Path) -> Prelinked:
         """Finds out what there is to know of a linker's output."""
+        try:
+            return cls._read(path)
+        except NeedsLinker:
+            raise
+        except Exception as error:  # pyelftools checks little of what it reads
+            raise NeedsLinker(f"{path.name} can't be read ({error})") from error
+
+    @classmethod
+    def _read(cls, path: Path) -> Prelinked:
         from elftools.elf.elffile import ELFFile
 
         with path.open("rb") as file:
@@ -214,30 +223,37 @@ class Prelinked:
 def library_names(libraries: Iterable[Path]) -> dict[str, tuple[str, str | None]]:
     """What libraries offer a linker: for each name, the library (its DT_SONAME) and the version to ask it for.
 
-    Of several libraries with a name, the first has it.
+    Of several libraries with a name, the first has it. Raises NeedsLinker when one can't be read.
     """
-    from elftools.elf.elffile import ELFFile
-
     found: dict[str, tuple[str, str | None]] = {}
     for path in libraries:
-        with path.open("rb") as file:
-            elf: Any = ELFFile(file)
-            dynamic = elf.get_section_by_name(".dynamic")
-            (name,) = [tag.soname for tag in dynamic.iter_tags("DT_SONAME")]
-            versions, definitions = elf.get_section_by_name(".gnu.version"), elf.get_section_by_name(".gnu.version_d")
-            names = {}
-            for version, auxiliary in definitions.iter_versions() if definitions else ():
-                names[version["vd_ndx"]] = next(auxiliary).name
-            for number, symbol in enumerate(elf.get_section_by_name(".dynsym").iter_symbols()):
-                if symbol["st_shndx"] == "SHN_UNDEF" or symbol["st_info"]["bind"] not in ("STB_GLOBAL", "STB_WEAK"):
-                    continue
-                if symbol["st_info"]["type"] == "STT_TLS":
-                    continue
-                index: Any = versions.get_symbol(number)["ndx"] if versions else 1
-                index = {"VER_NDX_LOCAL": 0, "VER_NDX_GLOBAL": 1}.get(index, index)
-                if index and not index & 0x8000:  # neither local nor an old version
-                    found.setdefault(symbol.name, (name, names[index] if index > 1 else None))
+        try:
+            _add_names(found, path)
+        except Exception as error:  # pyelftools checks little of what it reads
+            raise NeedsLinker(f"the library {path.name} can't be read ({error})") from error
     return found
+
+
+def _add_names(found: dict[str, tuple[str, str | None]], path: Path) -> None:
+    from elftools.elf.elffile import ELFFile
+
+    with path.open("rb") as file:
+        elf: Any = ELFFile(file)
+        dynamic = elf.get_section_by_name(".dynamic")
+        (name,) = [tag.soname for tag in dynamic.iter_tags("DT_SONAME")]
+        versions, definitions = elf.get_section_by_name(".gnu.version"), elf.get_section_by_name(".gnu.version_d")
+        names = {}
+        for version, auxiliary in definitions.iter_versions() if definitions else ():
+            names[version["vd_ndx"]] = next(auxiliary).name
+        for number, symbol in enumerate(elf.get_section_by_name(".dynsym").iter_symbols()):
+            if symbol["st_shndx"] == "SHN_UNDEF" or symbol["st_info"]["bind"] not in ("STB_GLOBAL", "STB_WEAK"):
+                continue
+            if symbol["st_info"]["type"] == "STT_TLS":
+                continue
+            index: Any = versions.get_symbol(number)["ndx"] if versions else 1
+            index = {"VER_NDX_LOCAL": 0, "VER_NDX_GLOBAL": 1}.get(index, index)
+            if index and not index & 0x8000:  # neither local nor an old version
+                found.setdefault(symbol.name, (name, names[index] if index > 1 else None))
 
 
 def _program_headers(elf: Any) -> Iterable[Mapping[str, int]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .elf import RELOCATION, SECTION_HEADER, SYMBOL
+from .elf import LARGEST_ALIGNMENT, RELOCATION, SECTION_HEADER, SYMBOL
 
 NONE, ABS64, PC32, PLT32, GLOB_DAT, RELATIVE, GOTPCREL, ABS32, PC64 = 0, 1, 2, 4, 6, 8, 9, 10, 24
 GOTPCRELX, REX_GOTPCRELX = 41, 42
@@ -30,7 +30,7 @@ OBJECT, FUNCTION, SECTION, FILE = 1, 2, 3, 4
 TEXT, RODATA, FRAMES, DATA, BSS = ".text", ".rodata", ".eh_frame", ".data", ".bss"
 """The groups of sections that are loaded. Debug information has one for each name."""
 
-LARGEST_ALIGNMENT, MOST_ZEROS = 4096, 1 << 28
+MOST_ZEROS = 1 << 28
 
 STUB = b"\xff\x25"
 """`jmp *offset(%rip)`, before its offset; with padding, 16 bytes."""

@@ -47,6 +47,12 @@ RESOURCES = range(resource.RLIMIT_CPU, 16)
 
 NAMESPACES = ("mnt", "pid", "user")
 
+TOLD = dict.fromkeys(("pid", "builds", "building", "idle", "seconds", "idle_limit", "memory_limit"), int)
+"""What a server tells of itself."""
+
+LONGEST = 1 << 16
+"""Bytes of what it tells, at most."""
+
 OFF = "BASEDEV_SERVER"
 """The variable of the environment that switches servers off with "0"."""
 
@@ -218,7 +224,7 @@ class Servers:
                 raise NoServer(f"it can't be started (status {status})")
 
     def _described(self, directory: int, name: str, about: Mapping[str, Any]) -> Server:
-        noted = json.loads(_read(directory, name + LOCK))
+        noted = _object(_read(directory, name + LOCK), {"base_id": str})
         return Server(
             name=name,
             pid=about["pid"],
@@ -360,9 +366,8 @@ def _state(directory: int, name: str) -> Iterator[tuple[dict[str, Any], int]]:
         try:
             connection.sendall(STATE)
             with connection.makefile("rb") as answers:
-                line = answers.readline()
-            about = json.loads(line) if line else {}
-            if about.get("pid") != pid:  # it is the process of the handle, since it answered after that was opened
+                about = _object(answers.readline(LONGEST), TOLD)
+            if about["pid"] != pid:  # it is the process of the handle, since it answered after that was opened
                 raise NoServer("it does not answer")
             yield about, handle
         finally:
@@ -372,7 +377,18 @@ def _state(directory: int, name: str) -> Iterator[tuple[dict[str, Any], int]]:
 def _read(directory: int, name: str) -> bytes:
     handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     with os.fdopen(handle, "rb") as file:
-        return file.read()
+        return file.read(LONGEST)
+
+
+def _object(text: bytes, keys: Mapping[str, type]) -> dict[str, Any]:
+    """A JSON object that has these keys with values of these types. Raises NoServer when it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in keys.items()):
+        raise NoServer("it does not answer")
+    return found
 
 
 def _memory(pid: int) -> int:

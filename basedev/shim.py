@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from .places import BASE_RECORD, NOTES, settings_files
+from .places import BASE_RECORD, NOTES, SETTINGS, settings_files
 from .sourcefiles import is_settled, signature, source_files
 
 TYPE_CHECKING = False
@@ -59,8 +59,7 @@ def main() -> NoReturn:
         if start.changed:
             named = ", ".join(start.changed[:SHOWN])
             more = f" and {len(start.changed) - SHOWN} more" if len(start.changed) > SHOWN else ""
-            what = "they are being built in the background" if _build(root) else "run basedev build"
-            _say(f"julia starts without your edits of {named}{more}: {what}")
+            _say(f"julia starts without your edits of {named}{more}: {_build(root)}")
     os.execv(words[0], words + arguments)
 
 
@@ -152,9 +151,9 @@ def _write(path: str, text: str) -> None:
     write_whole(Path(path), os.fsencode(text))
 
 
-def _build(root: str) -> bool:
-    """Starts the build of the present sources in the background, if the settings want it."""
-    wanted = False
+def _build(root: str) -> str:
+    """Starts the build of the present sources in the background, if the settings want it. Returns what is told."""
+    wanted, by = False, ""
     for path in settings_files(root):
         try:
             with open(path, "rb") as file:
@@ -165,9 +164,22 @@ def _build(root: str) -> bool:
             key, _, value = line.partition(b"#")[0].partition(b"=")
             if key.rpartition(b".")[2].strip(b" \t\"'") == b"autobuild":
                 wanted = value.strip() == b"true"
-    if wanted:
-        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        command = [sys.executable, "-c", LAUNCH.format("__main__"), package, "-C", root, "build", "--background"]
-        words = ["/bin/sh", "-c", 'nice "$@" </dev/null >/dev/null 2>&1 &', "sh", *command]
-        os.waitpid(os.posix_spawn(words[0], words, os.environ), 0)
-    return wanted
+                by = path
+    if not wanted:
+        return "run basedev build"
+    if by == f"{root}/{SETTINGS}" and not _trusts_settings(root):
+        return f"run basedev build (read {SETTINGS}: after basedev init --trust, it has builds start by themselves)"
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    command = [sys.executable, "-c", LAUNCH.format("__main__"), package, "-C", root, "build", "--background"]
+    words = ["/bin/sh", "-c", 'nice "$@" </dev/null >/dev/null 2>&1 &', "sh", *command]
+    os.waitpid(os.posix_spawn(words[0], words, os.environ), 0)
+    return "they are being built in the background"
+
+
+def _trusts_settings(root: str) -> bool:
+    from pathlib import Path
+
+    from .adopted import trusts_settings
+    from .storage import Storage
+
+    return trusts_settings(Storage(), Path(root))

@@ -7,6 +7,9 @@ import re
 WORTH_SHOWING = 2.0
 """Seconds: without a terminal, only steps that take longer are told."""
 
+LARGEST = 1 << 63
+"""Sizes are below that."""
+
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 AGES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
@@ -20,7 +23,10 @@ def parse_size(text: str) -> int:
     if not match or (match[3] and not match[2]):
         raise ValueError(f"{text!r} is no size, such as 20 GiB")
     thousand = 1000 if match[4] and not match[3] else 1024
-    return int(float(match[1]) * thousand ** "_kmgt".index(match[2].lower() or "_"))
+    number = float(match[1]) * thousand ** "_kmgt".index(match[2].lower() or "_")
+    if number >= LARGEST:
+        raise ValueError(f"{text[:20]} is more than any disk or memory has")
+    return int(number)
 
 
 def size(count: int) -> str:

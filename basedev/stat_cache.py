@@ -88,11 +88,15 @@ def _read(cache: Path) -> dict[str, list[Any]]:
         checksum, _, text = cache.read_text().partition("\n")
         if checksum == digest_of(text):
             data = json.loads(text)
-            if data["schema"] == SCHEMA:
+            if data["schema"] == SCHEMA and all(map(_is_entry, data["files"].values())):
                 return dict(data["files"])
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return {}
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, list) and len(entry) == 5 and isinstance(entry[-1], str)
 
 
 def _write(cache: Path, files: Mapping[str, list[Any]]) -> None:

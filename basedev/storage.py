@@ -48,7 +48,7 @@ def digest_of(*parts: str | bytes) -> str:
     """SHA-256 over parts, each preceded by its length so that no two lists of parts read alike."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode(errors="surrogateescape") if isinstance(part, str) else part  # as paths have them
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()
@@ -88,11 +88,26 @@ class Storage:
         path = self.root / kind
         with disk_errors("use the cache directory"):
             try:
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+                path.mkdir(exist_ok=True, mode=0o700)
             except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
                 raise SetupError(
                     f"{self.root} can't be the cache directory ({error.strerror}); set BASEDEV_CACHE to a directory"
                 ) from error
+        return self.own(kind)
+
+    def own(self, kind: str) -> Path:
+        """The directory of one kind of entry, if it is there; nobody else can write to it.
+
+        Raises SetupError when somebody else has it or can write to it: what is in it is run.
+        """
+        path = self.root / kind
+        with suppress(FileNotFoundError, NotADirectoryError):
+            status = path.stat()
+            if status.st_mode & 0o022 or (os.geteuid() and status.st_uid not in {os.geteuid(), 0}):
+                raise SetupError(
+                    f"others can write to {path}: chmod -R go-w it, or set BASEDEV_CACHE to a directory of your own"
+                )
         return path
 
     @contextmanager

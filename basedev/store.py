@@ -59,7 +59,7 @@ class Store:
         It stays where it is while the result lives. A file's checksum is computed again only when its size or
         time of change differ from those at the last check, as git does for its index.
         """
-        directory = self.storage.root / kind / name
+        directory = self.storage.own(kind) / name
         for _ in range(TRIES):
             hold = Hold.take(directory)
             if hold is not None:
@@ -179,7 +179,7 @@ class Store:
             if not directory.exists() or any(not (directory / name).exists() for name in files):
                 return False
             seen = {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
         if now == seen:
             return True
@@ -198,15 +198,28 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     """An entry's manifest if it is one of this version, undamaged, and of the entry in whose place it stands."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     whole = (
         isinstance(manifest, dict)
         and manifest.get("schema") == SCHEMA
         and manifest.get("entry") == f"{directory.parent.name}/{directory.name}"
         and manifest.pop("checksum", None) == checksum(manifest)
+        and _lists_files(manifest.get("files"))
     )
     return manifest if whole else None
+
+
+def _lists_files(files: Any) -> bool:
+    """Whether these are files below a directory, with their sizes and checksums."""
+    return isinstance(files, dict) and all(
+        isinstance(about, dict)
+        and isinstance(about.get("size"), int)
+        and isinstance(about.get("sha256", 0), str | None)
+        and not {"", ".", ".."} & {*name.split("/")}
+        and "\0" not in name
+        for name, about in files.items()
+    )
 
 
 def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:

@@ -47,7 +47,7 @@ def read_origin(tree: Path) -> Origin | None:
         return Origin(data["julia_version"], Path(data["prefix"]), packages, data["commit"])
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SetupError(f"{tree / ORIGIN} can't be read; remove usr/ and retry") from error
 
 

@@ -56,6 +56,15 @@ LOST = pyinotify.IN_Q_OVERFLOW | pyinotify.IN_UNMOUNT | pyinotify.IN_DELETE_SELF
 SETTINGS = Path("/proc/sys/fs/inotify")
 
 
+REGULARLY = "all files are looked at every second instead"
+"""What is done without inotify."""
+
+
+def is_encodable(root: Path) -> bool:
+    """Whether pyinotify can watch what is below a directory: it takes names that are UTF-8."""
+    return os.fsencode(root) == os.fspath(root).encode(errors="replace")
+
+
 class _Limit(Exception):
     """A limit of inotify is reached: the name of the setting."""
 
@@ -171,7 +180,9 @@ class Watcher:
         """The id of the sources in a batch that goes on."""
         self._events: _Inotify | _Rescan
         try:
-            self._events = _Inotify(root)
+            if not is_encodable(root):
+                message(f"a path that is not UTF-8 can't be watched, so {REGULARLY}")
+            self._events = _Inotify(root) if is_encodable(root) else _Rescan(root)
         except _Limit as limit:
             self._events = self._without_inotify(limit)
 
@@ -229,7 +240,5 @@ class Watcher:
             remedy = f"it is {value}; raise it with: sudo sysctl fs.inotify.{setting}={2 * value}"
         except (OSError, ValueError):
             remedy = f"raise it with: sudo sysctl fs.inotify.{setting}=65536"
-        self._message(
-            f"inotify's limit {setting} is reached, so all files are looked at every second instead ({remedy})"
-        )
+        self._message(f"inotify's limit {setting} is reached, so {REGULARLY} ({remedy})")
         return _Rescan(self._root)

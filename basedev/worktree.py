@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from git import GitCommandError, GitError, Repo
+from git import GitCommandError, GitError
 
 from .checkout import Checkout
 from .distribution import Distribution
 from .errors import SetupError
 from .newcheckout import GENERATED, add_generated
+from .repository import repository
 from .usrtree import lay_out_usr, read_origin
 
 OPTIONS = (
@@ -84,7 +85,7 @@ class Worktree:
     @staticmethod
     def _git(root: Path, *words: str) -> str:
         try:
-            return str(Repo(root).git.execute(["git", *OPTIONS, *words]))
+            return str(repository(root).git.execute(["git", *OPTIONS, *words]))
         except GitCommandError as error:
             said = str(error.stderr).strip().removeprefix("stderr:").strip().strip("'").strip()
             raise SetupError(f"git {words[0]} failed in {root}", said) from error

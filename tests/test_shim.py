@@ -323,7 +323,8 @@ def test_the_code_for_a_shell(front: Front, tmp_path: Path, shell: str) -> None:
         pytest.skip(f"{shell} is not installed")
     cache = tmp_path / 'it\'s a "cache" $HOME'
     cache.mkdir()
-    (cache / "bases").symlink_to(front.bench.storage.root / "bases")
+    for kind in ("bases", "checkouts"):
+        (cache / kind).symlink_to(front.bench.storage.root / kind)
     environment = {"BASEDEV_CACHE": str(cache)}
     code = front.bench.basedev("shell-init", shell, environment=environment).stdout
     start = tmp_path / "start"

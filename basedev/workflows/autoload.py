@@ -11,7 +11,7 @@ from string import Template
 import basedev
 
 from ..errors import SetupError, UsageError
-from ..places import BASE_RECORD
+from ..places import ADOPTED, ADOPTED_RECORD, BASE_RECORD
 from ..shim import LAUNCH
 from ..storage import Storage, disk_errors
 
@@ -42,6 +42,7 @@ $mark
 python=$python
 package=$package
 self=$self
+checkouts=$${BASEDEV_CACHE:-$cache}/$adopted
 
 become_next() {
     IFS=: next='' before='' passed=''
@@ -84,7 +85,9 @@ done
 root=$$(pwd -P)
 while [ -n "$$root" ]; do
     if [ -f "$$root/base/Base.jl" ] && [ -d "$$root/stdlib" ]; then
-        if ! [ -f "$$root/$record" ] || ! [ -x "$$root/usr/bin/julia" ]; then break; fi
+        # A note in the checkout can have come with it; that in the cache is this user's.
+        if ! [ -f "$$checkouts$$root/$adopted_record" ] || ! [ -f "$$root/$record" ]; then break; fi
+        if ! [ -x "$$root/usr/bin/julia" ]; then break; fi
         exec "$$python" -I -S -c $launch "$$package" "$$root" "$${LC_CTYPE+=$$LC_CTYPE}" "$$@"
     fi
     root=$${root%/*}
@@ -108,14 +111,16 @@ def shell_code(shell: str | None, storage: Storage) -> str:
         "python": sys.executable,
         "package": str(Path(basedev.__file__).absolute().parent.parent),
         "self": str(place / "julia"),
+        "cache": str(storage.root),
         "launch": LAUNCH.format("shim"),
         "mark_word": MARK,
     }
     quoted = {name: shlex.quote(value) for name, value in values.items()}
-    text = Template(SHIM).substitute(quoted, mark=MARK, record=BASE_RECORD)
+    names = {"record": BASE_RECORD, "adopted": ADOPTED, "adopted_record": ADOPTED_RECORD}
+    text = Template(SHIM).substitute(quoted, mark=MARK, **names)
     with storage.staging("shell") as made, disk_errors(f"write {place / 'julia'}"):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (made / "julia").write_text(text)
+        (made / "julia").write_text(text, errors="surrogateescape")
         (made / "julia").chmod(0o755)
         (made / "julia").replace(place / "julia")
     word = _for_fish(str(place)) if shell == "fish" else shlex.quote(str(place))

@@ -24,6 +24,12 @@ from .build import Result
 NICENESS = 10
 """As of `nice` without a number, with which the hook and the `julia` in front start it already."""
 
+NOTED: dict[str, dict[str, Any]] = {
+    "running": {"pid": int, "started": str, "began": float, "number": int, "sources_id": str},
+    "last": {"status": str, "message": str, "sources_id": str, "time": float},
+}
+"""What is noted of the build that is running and of the last one, with the values' types."""
+
 LOG_LIMIT = 64 * 1024
 """Bytes of the log that are kept, at most."""
 
@@ -146,8 +152,12 @@ class Background:
                 temporary.replace(self._state)
 
     def _read(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError):
-            return dict(json.loads(self._state.read_text()))
+        with suppress(OSError, ValueError, RecursionError):
+            state = json.loads(self._state.read_text())
+            if _has(state, number=int) and all(
+                _has(state[key], **about) for key, about in NOTED.items() if key in state
+            ):
+                return dict(state)
         return {"number": 0}
 
     def _trim(self) -> None:
@@ -159,6 +169,10 @@ class Background:
                 file.truncate(0)
                 file.seek(0)
                 file.write(rest)
+
+
+def _has(noted: Any, **kinds: type) -> bool:
+    return isinstance(noted, dict) and all(isinstance(noted.get(key), kind) for key, kind in kinds.items())
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -29,6 +29,7 @@ from ..config import Config
 from ..engines.stock15.baseimage import Progress
 from ..errors import NeedsFullRebuild, SetupError, UsageError, UserCodeError
 from ..process import die_with_parent
+from ..repository import repository
 from ..revision import Definition
 from ..storage import Storage, digest_of, disk_errors
 from ..syntax import statements
@@ -202,7 +203,7 @@ class Bisector:
         for name in LOCAL_ENVIRONMENT:
             os.environ.pop(name, None)
         try:
-            self._repo = git.Repo(checkout.root)
+            self._repo = repository(checkout.root)
         except git.GitError as error:
             raise UsageError(f"{checkout.root} is no git repository: there are no commits to bisect") from error
         self.checkout, self.storage, self.config = checkout, storage, config
@@ -318,7 +319,7 @@ class Bisector:
             return Record(**{**data, "tests": [Test(**one) for one in data["tests"]]})
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SetupError(f"{self._place} can't be read: forget it with basedev bisect abort") from error
 
     def _save(self, record: Record) -> None:
@@ -532,7 +533,8 @@ def run_command(
     """
     with storage.staging("bisect") as made:
         shim = made / "julia"
-        shim.write_text(f'#!/bin/sh\nexec {shlex.join([str(checkout.julia), "-J", str(image)])} "$@"\n')
+        words = shlex.join([str(checkout.julia), "-J", str(image)])
+        shim.write_text(f'#!/bin/sh\nexec {words} "$@"\n', errors="surrogateescape")
         shim.chmod(0o755)
         environment = {
             **os.environ,

@@ -36,7 +36,7 @@ from ..sizes import age, counted, parse_size, size
 from ..sources import source_directories
 from ..storage import Storage
 from ..store import KINDS, Store, read_manifest
-from ..watching import SETTINGS
+from ..watching import SETTINGS, is_encodable
 from .background import Background
 from .hooks import Hooks
 
@@ -326,6 +326,9 @@ class Doctor:
         text = ", ".join(f"{name} {number}" for name, number in limits.items())
         wanted = len(list(source_directories(self._checkout.root))) if self._checkout else 0
         slower = "until then, basedev watch looks at all files every second"
+        if self._checkout and not is_encodable(self._checkout.root):
+            yield _warning("the checkout's path is not UTF-8", "move it: basedev watch looks at all files every second")
+            return
         try:
             manager = pyinotify.WatchManager()
         except OSError:

@@ -22,6 +22,7 @@ import basedev
 from ..checkout import Checkout
 from ..errors import SetupError, UsageError
 from ..places import BASE_RECORD, HOOKS
+from ..repository import repository
 from ..shim import LAUNCH
 from ..storage import digest_of
 
@@ -171,7 +172,7 @@ class Hooks:
         if unknown := [name for name in chosen if name not in HOOKS]:
             raise UsageError(f"basedev has no hook {unknown[0]!r}; it has {', '.join(HOOKS)}")
         try:
-            self._repository = git.Repo(checkout.root, search_parent_directories=False)
+            self._repository = repository(checkout.root)
             self.directory = checkout.root / str(self._repository.git.rev_parse("--git-path", "hooks"))
             self._common = checkout.root / str(self._repository.git.rev_parse("--git-common-dir"))
         except (git.GitError, OSError, ValueError) as error:

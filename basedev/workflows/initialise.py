@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..adopted import remember
+from ..adopted import remember, settings_digest
 from ..checkout import Checkout
 from ..engines.stock15.baseimage import BaseImage, Progress, make_base_image, record_base
 from ..errors import SetupError
@@ -13,11 +13,17 @@ from ..storage import Storage
 
 
 def initialise(
-    checkout: Checkout, storage: Storage, progress: Progress, told: Callable[[str], None] = lambda _: None
+    checkout: Checkout,
+    storage: Storage,
+    progress: Progress,
+    told: Callable[[str], None] = lambda _: None,
+    *,
+    trust: bool = False,
 ) -> BaseImage:
     """The checkout's base image, made now unless the cache has it.
 
-    A worktree or clone of a checkout has no `usr/`, which git ignores: it gets one of the same Julia.
+    With `trust`, the checkout's own settings, as they are now, may have builds started by themselves. A worktree or
+    clone of a checkout has no `usr/`, which git ignores: it gets one of the same Julia.
     Raises SetupError when the checkout's Julia is missing or unsuitable.
     """
     if not (checkout.root / "usr").exists():
@@ -28,7 +34,7 @@ def initialise(
     checkout.julia  # noqa: B018 - a checkout without a program is refused first
     base = make_base_image(checkout.distribution, storage, progress)
     record_base(checkout.base_record, base)
-    remember(storage, checkout.root.resolve(), base.id)
+    remember(storage, checkout.root.resolve(), base.id, settings_digest(checkout.root) if trust else None)
     return base
 
 

@@ -16,6 +16,7 @@ from ..checkout import Checkout
 from ..errors import SetupError, UsageError
 from ..mails import mails
 from ..patches import Finding, Read, Series
+from ..repository import repository
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Patches:
 
     def _repository(self) -> git.Repo:
         try:
-            return git.Repo(self.root)
+            return repository(self.root)
         except git.GitError as error:
             raise UsageError(f"{self.root} is no git repository") from error
 

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from ..checkout import Checkout
 from ..errors import SetupError, UserCodeError
 from ..process import Background, how_it_ended
+from ..shim import LAUNCH
 from ..sizes import effect
 from ..sources import ChangeSet, Sources
 from ..watching import Watcher
@@ -27,13 +28,8 @@ from .build import NOTHING_KNOWN
 from .run import julia_command
 from .testing import tests_for
 
-OWN_COMMAND = (
-    sys.executable,
-    "-c",
-    f"import sys; sys.path.append({str(Path(__file__).parents[2])!r}); from basedev.__main__ import main;"
-    " sys.exit(main())",
-)
-"""What starts basedev again, installed or not."""
+OWN_COMMAND = (sys.executable, "-c", LAUNCH.format("__main__"), str(Path(__file__).parents[2]))
+"""What starts basedev again, installed or not, and with nothing of the directory in which it is started."""
 
 TICK = 0.05
 """Seconds between two looks at programs that run."""
