@@ -25,14 +25,15 @@ MAKE = 1030.0
 """Seconds that `make` takes after an edit of Base, on two cores."""
 
 
-def adopt(checkout: Checkout, storage: Storage, progress: Progress) -> BaseImage:
-    """Takes what `make` built for the checkout's base image (`basedev init`).
+def adopt(checkout: Checkout, storage: Storage, progress: Progress, settings: str | None = None) -> BaseImage:
+    """Takes what `make` built for the checkout's base image (`basedev init`). `settings` is the digest of its own settings
+    that the user trusts.
 
     Raises SetupError when it can't be chained, or when sources changed since.
     """
     base = make_base_image(checkout, storage, progress)
     record_base(checkout, base)
-    remember(storage, checkout.root.resolve(), base.id)
+    remember(storage, checkout.root.resolve(), base.id, settings)
     return base
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..adopted import settings_digest
 from ..checkout import Checkout
 from ..engines.stock15.baseimage import Progress
 from ..storage import Storage
@@ -12,17 +13,23 @@ from .build import Base, Builder, ImageBuilder
 
 
 def initialise(
-    checkout: Checkout, storage: Storage, progress: Progress, told: Callable[[str], None] = lambda _: None
+    checkout: Checkout,
+    storage: Storage,
+    progress: Progress,
+    told: Callable[[str], None] = lambda _: None,
+    *,
+    trust: bool = False,
 ) -> Base:
     """`basedev init`: the checkout's base image, made now unless the cache has it.
 
+    With `trust`, the checkout's own settings, as they are now, may have builds started by themselves.
     Raises SetupError when the checkout's Julia is missing or unsuitable.
     """
     if checkout.is_patched:
         from .build_patched import adopt
 
-        return adopt(checkout, storage, progress)
-    return stock15.initialise(checkout, storage, progress, told)
+        return adopt(checkout, storage, progress, settings_digest(checkout.root) if trust else None)
+    return stock15.initialise(checkout, storage, progress, told, trust=trust)
 
 
 def builder_for(
