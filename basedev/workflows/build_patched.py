@@ -26,8 +26,9 @@ MAKE = 1030.0
 
 
 def adopt(checkout: Checkout, storage: Storage, progress: Progress, settings: str | None = None) -> BaseImage:
-    """Takes what `make` built for the checkout's base image (`basedev init`). `settings` is the digest of its own settings
-    that the user trusts.
+    """Takes what `make` built for the checkout's base image (`basedev init`).
+
+    `settings` is the digest of the checkout's own settings, if the user trusts them.
 
     Raises SetupError when it can't be chained, or when sources changed since.
     """
