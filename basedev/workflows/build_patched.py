@@ -15,11 +15,13 @@ from ..engines.patched.layer import make_layer
 from ..engines.patched.limits import check, check_constants, check_difference
 from ..errors import SetupError
 from ..revise import revise
-from ..revision import Revision
+from ..revision import Move, Revision
 from ..sources import ChangeSet, Sources
 from ..storage import Storage
 from ..syntax import statements
 from .build import FULL, PATCHED, ImageBuilder, Result
+
+OLD_LINES = "not corrected for this Julia yet"
 
 MAKE = 1030.0
 """Seconds that `make` takes after an edit of Base, on two cores."""
@@ -43,6 +45,10 @@ class PatchedBuilder(ImageBuilder):
 
     base: BaseImage
     chained = PATCHED
+    why_only_asked = (
+        "what was computed with an edited function while Julia was built is not looked for yet;"
+        ' --engine patched, or engine = "patched" in the settings, chains all the same'
+    )
     engines = (PATCHED, FULL)
 
     def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:
@@ -69,7 +75,9 @@ class PatchedBuilder(ImageBuilder):
         with self.storage.staging("image") as made:
             layer = make_layer(self.base, revision.steps, self.checkout.julia, made, self.progress)
             result.engine, result.definitions = engine, revision.definitions
-            result.linker, result.old_lines_reason = layer.linker, layer.old_lines_reason
+            result.linker = layer.linker
+            if any(isinstance(step, Move) for step in revision.steps):
+                result.old_lines_reason = OLD_LINES
             result.timings = {"revise": revised - begin, **layer.timings}
             self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
 

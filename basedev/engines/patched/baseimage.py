@@ -13,8 +13,6 @@ from typing import Any
 
 from ... import process
 from ...checkout import Checkout
-from ...debug_lines import make_index
-from ...dwarf import UnknownDebugInfo
 from ...elf import ImageSymbols
 from ...errors import SetupError
 from ...revise import SourceFile
@@ -24,12 +22,12 @@ from ...storage import Storage, digest_of, file_digest
 from ...store import Entry, Store
 from .host_program import Host
 
-CONTENTS = "2"
+CONTENTS = "1"
 """Another one when another thing is noted of a base image."""
 
 IMAGE, ARCHIVE = "usr/lib/julia/sys.so", "usr/lib/julia/sys-o.a"
 
-CODE, LINES = "code.o", "lines.zip"
+CODE = "code.o"
 
 SHARED = ("jlfv_*", "jl_fvar_*", "jl_gvar_*", "jl_clone_*")
 """Symbols of a shard to which others refer. Those by which the shards of one image refer to each other are numbered in
@@ -41,7 +39,7 @@ CHAINABLE = "jl_image_chainable"
 Progress = Callable[[str, float], None]
 """Called when a step begins, with its name and the seconds that it is expected to take."""
 
-ADOPTING = 15.0
+ADOPTING = 6.0
 """Seconds."""
 
 
@@ -65,13 +63,6 @@ class BaseImage:
     def code(self) -> Path:
         """The object file with all its native code."""
         return self.entry.file(CODE)
-
-    @property
-    def debug_lines(self) -> Path:
-        """Where the lines of its sources are in its debug information. Raises UnknownDebugInfo if that is not known."""
-        if reason := self.entry.manifest["unknown_lines"]:
-            raise UnknownDebugInfo(reason)
-        return self.entry.file(LINES)
 
     @property
     def cpu_target(self) -> str:
@@ -158,37 +149,29 @@ def _make(checkout: Checkout, made: Path) -> dict[str, object]:
         place = made / "sources" / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(sources.contents[path])
-    unknown_lines = _join_code(checkout.root / ARCHIVE, made)
+    _join_code(checkout.root / ARCHIVE, made)
     with Host(checkout.julia, made / "base.so") as host:
         facts = host.facts()
     return {
         "julia_version": facts["version"],
         "cpu_target": _cpu_target(checkout.root),
-        "unknown_lines": unknown_lines,
         "sources": dict(sources.blobs),
         "included": _included(facts["files"], checkout.root, sources.blobs.keys()),
     }
 
 
-def _join_code(archive: Path, made: Path) -> str | None:
-    """Makes one object file of an archive's shards, with no other symbols than those for new shards, and whose lines
-    can be changed in place. Returns the reason if they can't be."""
+def _join_code(archive: Path, made: Path) -> None:
+    """Makes one object file of an archive's shards, with no other symbols than those for new shards."""
     work = made / "work"
     work.mkdir()
     process.run(["ar", "x", archive], cwd=work)
     shards = sorted(work.glob("text#*.o"))
     if not shards:
         raise SetupError(f"{archive} has no native code: build it with make")
-    unknown_lines = None
-    try:
-        make_index(shards, made / LINES)
-    except UnknownDebugInfo as error:
-        unknown_lines = str(error)
     process.run(["ld", "-r", "-o", work / CODE, *shards])
     kept = [f"--keep-global-symbol={name}" for name in SHARED]
     process.run(["objcopy", "--wildcard", *kept, work / CODE, made / CODE])
     shutil.rmtree(work)
-    return unknown_lines
 
 
 def _cpu_target(root: Path) -> str:

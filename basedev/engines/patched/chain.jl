@@ -5,20 +5,18 @@
 Base.Experimental.@compiler_options compile=min
 
 const var"<=", var"==", var"!", var"+" = Base.:<=, Base.:(==), Base.:!, Base.:+
-const var"===", isa, nothing = Core.:(===), Core.isa, Core.nothing
-const Any, Symbol, Int32 = Core.Any, Core.Symbol, Core.Int32
+const var"===", isa, Any, Symbol, Int32 = Core.:(===), Core.isa, Core.Any, Core.Symbol, Core.Int32
 
 invalidated = ccall(:jl_debug_method_invalidation, Any, (Int32,), 1)
 log_level = Base.CoreLogging._min_enabled_level[]
 Base.disable_logging(Base.CoreLogging.Error)  # a replaced docstring is not worth a warning
 
-moves = Base.Dict{Any,Any}()
+moves = Base.Dict{Symbol,Any}()
 for step in STEPS
     if step[1] === :move
         Base.push!(Base.get!(moves, step[2], Any[]), step)
     end
 end
-infos = Any[]
 if !Base.isempty(moves)
     for method in Base.MethodList(Core.methodtable).ms
         if Base.haskey(moves, method.file)
@@ -28,37 +26,6 @@ if !Base.isempty(moves)
                     break
                 end
             end
-            if Base.isdefined(method, :debuginfo)
-                Base.push!(infos, method.debuginfo)
-            end
-        end
-    end
-end
-
-# Code that is compiled now takes its lines from the debug information of methods: the first line in a list of them is a
-# number of 32 bits at its beginning, from which the others count (`jl_compress_codelocs`, src/ircode.c).
-seen = Base.IdSet{Any}()
-while !Base.isempty(infos)
-    info = Base.pop!(infos)
-    if !Base.in(info, seen)
-        Base.push!(seen, info)
-        for edge in info.edges
-            if edge isa Core.DebugInfo
-                Base.push!(infos, edge)
-            end
-        end
-        file = info.def isa Symbol ? info.def : info.def isa Core.Method ? info.def.file : nothing
-        if info.linetable === nothing && Base.haskey(moves, file) && Base.sizeof(info.codelocs) !== 0
-            place = Base.convert(Core.Ptr{Int32}, Base.pointer(info.codelocs))
-            first = Base.unsafe_load(place)
-            for step in moves[file]
-                if step[3] <= first <= step[4]
-                    Base.unsafe_store!(place, first + step[5])
-                    break
-                end
-            end
-        elseif info.linetable isa Core.DebugInfo
-            Base.push!(infos, info.linetable)
         end
     end
 end

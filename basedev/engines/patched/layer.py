@@ -10,7 +10,6 @@ from pathlib import Path
 from ... import link, process
 from ...errors import NeedsFullRebuild
 from ...revision import Delete, Evaluate, Move, Step, Undocument, Unlog
-from ..lines import correct_lines
 from .baseimage import BaseImage
 
 SCRIPT = Path(__file__).with_name("chain.jl")
@@ -34,8 +33,6 @@ Progress = Callable[[str, float], None]
 class Layer:
     """What was done to make an image of a revision."""
 
-    old_lines_reason: str | None
-    """Why native code that was kept names the lines of the base image in stack traces, if it does."""
     linker: str
     timings: dict[str, float]
     """Seconds by step."""
@@ -66,17 +63,15 @@ def make_layer(base: BaseImage, steps: Sequence[Step], julia: Path, made: Path, 
     written = time.monotonic()
     progress("linking", 0.5)
     link_image(made / "sys.so", base.code, archive, julia, work)
-    old_lines_reason = correct_lines(made / "sys.so", base, steps)
     timings = {"compile": written - begin, "link": time.monotonic() - written}
-    return Layer(old_lines_reason, link.linker(), timings)
+    return Layer(link.linker(), timings)
 
 
 def link_image(output: Path, code: Path, archive: Path, julia: Path, work: Path) -> None:
     """Links an image from the base image's native code and what Julia wrote."""
     libraries = julia.parent.parent / "lib"
     command: list[str | Path] = ["gcc", "-shared", f"-fuse-ld={link.linker()}", "-Wl,--build-id=none", "-o", output]
-    # The base image's code comes first: so its lines are where they were noted.
-    command += [code, "-Wl,--whole-archive", archive, "-Wl,--no-whole-archive"]
+    command += ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive", code]
     command += [f"-L{libraries}/julia", f"-L{libraries}", "-ljulia-internal", "-ljulia"]
     process.run(command, env={"TMPDIR": str(work)})
 
