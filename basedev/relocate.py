@@ -269,6 +269,8 @@ class Layout:
                     raise NeedsLinker(f"the address of {what}, which is left out")
                 dynamic.append(DynamicRelocation(at, GLOB_DAT, what, 0))
             else:
+                if not 0 <= value < 1 << 64:
+                    raise NeedsLinker("an address out of reach")
                 dynamic.append(DynamicRelocation(at, RELATIVE, None, value))
                 struct.pack_into("<Q", slots, SLOT_SIZE * number, value)
         stubs = b""

@@ -35,6 +35,7 @@ ONLY_READ = {
     "basedev -C ~/julia patch": OTHER_TREE,
     "basedev patch": OTHER_TREE,
     "basedev revision apply other.jl": "needs a revision of another base image: tests/test_revision_file.py",
+    "basedev images verify": "reads all base images of this user's cache: tests/test_images.py",
     "basedev images show b949": "names an image of another machine: tests/test_images.py",
 }
 """Beginnings of commands that are not run, with the reason; their arguments are read."""
@@ -137,7 +138,14 @@ def test_commands_do_what_is_shown(bench: Bench, tmp_path: Path) -> None:
             continue
         done.add(one.command)
         ran = subprocess.run(
-            ["bash", "-c", one.command], cwd=bench.root, env=environment, capture_output=True, text=True, check=False
+            ["bash", "-c", one.command],
+            cwd=bench.root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         expected = int(found[1]) if (found := re.search(r"exit\((\d+)\)", one.command)) else 0
         assert ran.returncode == expected, (one, ran.stderr)
