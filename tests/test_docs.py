@@ -43,15 +43,13 @@ ONLY_READ = {
 OTHERS = ("$EDITOR", "git", "echo", "julia", "tools/julia-checkout", "cd", "eval", "tools/fuzz")
 """Programs besides basedev that commands in the docs begin with."""
 
-EDIT = """
-function chomp(s::String)
-    s == "hello" && return SubString("world")
-    return SubString(s, 1, prevind(s, lastindex(s) + (s[end] != '\\n')))
-end
+CHOMP = "function chomp(s::String)\n"
+WORLD = f'{CHOMP}    s == "hello" && return SubString("world")\n'
+ADDED = """
 shout(s::AbstractString) = uppercase(s) * "!"
 louder(s::String; mark::Char='!') = uppercase(s) * mark
 """
-"""What the docs' checkouts have in addition; the last definition of `chomp` holds."""
+"""What the docs' checkouts have in addition."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,8 @@ def test_commands_in_the_text_exist() -> None:
 
 def test_commands_do_what_is_shown(bench: Bench, tmp_path: Path) -> None:
     """Each once, in the order of the docs, in one checkout with the edit that they are about."""
-    bench.append("base/strings/util.jl", EDIT)
+    bench.edit("base/strings/util.jl", CHOMP, WORLD)
+    bench.append("base/strings/util.jl", ADDED)
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "basedev").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m basedev "$@"\n')
