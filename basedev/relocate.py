@@ -328,6 +328,8 @@ class Layout:
         for number, relocations in one.relocations():
             if (unit, number) not in self._where:
                 continue
+            if one.sections[number].type == NOBITS and relocations:
+                raise NeedsLinker(f"{one.path.name} has a relocation where nothing is written")
             group = self.groups[self._where[unit, number][0]]
             for offset, info, _ in RELOCATION.iter_unpack(relocations):
                 kind, index = info & 0xFFFFFFFF, info >> 32
