@@ -157,7 +157,7 @@ class _LineSection:
             raise UnknownDebugInfo(f"a table of lines of DWARF {version}")
         end, program = begin + 4 + length, begin + 10 + _word(old, begin + 6)
         instruction, operations, _, base, span, first_special = old[begin + 10 : begin + 16]
-        if (instruction, operations, first_special) != (1, 1, 13):
+        if (instruction, operations, first_special) != (1, 1, 13) or not span:
             raise UnknownDebugInfo("a table of lines in another form")
         self.files[begin] = names = list(_file_names(old, begin + 16 + first_special - 1))
         start = self._moved[begin] = len(new)

@@ -269,6 +269,8 @@ class Layout:
                     raise NeedsLinker(f"the address of {what}, which is left out")
                 dynamic.append(DynamicRelocation(at, GLOB_DAT, what, 0))
             else:
+                if not 0 <= value < 1 << 64:
+                    raise NeedsLinker("an address out of reach")
                 dynamic.append(DynamicRelocation(at, RELATIVE, None, value))
                 struct.pack_into("<Q", slots, SLOT_SIZE * number, value)
         stubs = b""
@@ -326,6 +328,8 @@ class Layout:
         for number, relocations in one.relocations():
             if (unit, number) not in self._where:
                 continue
+            if one.sections[number].type == NOBITS and relocations:
+                raise NeedsLinker(f"{one.path.name} has a relocation where nothing is written")
             group = self.groups[self._where[unit, number][0]]
             for offset, info, _ in RELOCATION.iter_unpack(relocations):
                 kind, index = info & 0xFFFFFFFF, info >> 32

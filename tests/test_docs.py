@@ -35,6 +35,7 @@ ONLY_READ = {
     "basedev -C ~/julia patch": OTHER_TREE,
     "basedev patch": OTHER_TREE,
     "basedev revision apply other.jl": "needs a revision of another base image: tests/test_revision_file.py",
+    "basedev images verify": "reads all base images of this user's cache: tests/test_images.py",
     "basedev images show b949": "names an image of another machine: tests/test_images.py",
 }
 """Beginnings of commands that are not run, with the reason; their arguments are read."""
@@ -42,15 +43,13 @@ ONLY_READ = {
 OTHERS = ("$EDITOR", "git", "echo", "julia", "tools/julia-checkout", "cd", "eval", "tools/fuzz")
 """Programs besides basedev that commands in the docs begin with."""
 
-EDIT = """
-function chomp(s::String)
-    s == "hello" && return SubString("world")
-    return SubString(s, 1, prevind(s, lastindex(s) + (s[end] != '\\n')))
-end
+CHOMP = "function chomp(s::String)\n"
+WORLD = f'{CHOMP}    s == "hello" && return SubString("world")\n'
+ADDED = """
 shout(s::AbstractString) = uppercase(s) * "!"
 louder(s::String; mark::Char='!') = uppercase(s) * mark
 """
-"""What the docs' checkouts have in addition; the last definition of `chomp` holds."""
+"""What the docs' checkouts have in addition."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,8 @@ def test_commands_in_the_text_exist() -> None:
 
 def test_commands_do_what_is_shown(bench: Bench, tmp_path: Path) -> None:
     """Each once, in the order of the docs, in one checkout with the edit that they are about."""
-    bench.append("base/strings/util.jl", EDIT)
+    bench.edit("base/strings/util.jl", CHOMP, WORLD)
+    bench.append("base/strings/util.jl", ADDED)
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "basedev").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m basedev "$@"\n')
@@ -137,7 +137,14 @@ def test_commands_do_what_is_shown(bench: Bench, tmp_path: Path) -> None:
             continue
         done.add(one.command)
         ran = subprocess.run(
-            ["bash", "-c", one.command], cwd=bench.root, env=environment, capture_output=True, text=True, check=False
+            ["bash", "-c", one.command],
+            cwd=bench.root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         expected = int(found[1]) if (found := re.search(r"exit\((\d+)\)", one.command)) else 0
         assert ran.returncode == expected, (one, ran.stderr)
