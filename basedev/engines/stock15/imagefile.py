@@ -48,6 +48,7 @@ def make_image(output: Path, base: BaseImage, parts: Mapping[str, Any], libjulia
             assemble(output, base.prelinked, new, base.library_names, copied=True)
         return Made("none", None)
     except NeedsLinker as reason:
+        output.unlink(missing_ok=True)  # the linker needs the room on the disk
         tables = ImageTables(parts["fvars"], parts["gvars"], base.tables.target)
         kept = [] if parts["new_code_reason"] else base.objects
         whole = Path(parts["heap"])
