@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Bench
 
-from basedev.config import Config, load_config
+from basedev.config import ENGINES, Config, load_config
 from basedev.errors import UsageError
 
 FORBIDDEN = "only a full rebuild is right, and it was not wanted"
@@ -59,7 +59,7 @@ MISTAKES = {
     "[basedev]\nfull_rebuild = true\n": "unknown key 'full_rebuild'",
     "[basedev]\nengine = 1\n": "engine must be a str, not 1",
     "[basedev]\nfull-rebuild = 1\n": "full-rebuild must be a bool, not 1",
-    '[basedev]\nengine = "steam"\n': "engine must be one of auto, stock-1.5, stock-1.5-no-cutoff, patched, full, not 'steam'",
+    '[basedev]\nengine = "steam"\n': f"engine must be one of {', '.join(ENGINES)}, not 'steam'",
     '[basedev]\nbudget = "much"\n': "budget: 'much' is no size, such as 20 GiB",
     "[basedev]\nbudget = 5\n": "budget must be a str, not 5",
     '[basedev]\nserver = "off"\n': "server must be a bool, not 'off'",
