@@ -22,7 +22,7 @@ def test_modified_method(bench: Bench) -> None:
     assert changes(built) == {("Base.chomp(::String)", "modified")}
     assert built["engine"] == "stock-1.5"
     assert built["invalidated"] > 600  # callers of chomp, by Julia's own rule
-    assert 100 > built["recompiled"] > 10  # those to which the edit makes a difference
+    assert 0 < built["recompiled"] < 10  # what it calls newly, and itself
     assert bench.julia(built["image"], 'print(chomp("x"), chomp("line\\n"), strip(" a "))') == "editedlinea"
 
 

@@ -377,9 +377,36 @@ void Cutoff::watch_generators(const MethodChanges &changes) {
             generated.insert(entry->func.method);
     if (!generated.empty())
         set_breakpoint(runtime_function("jl_code_for_staged"), false, [this](const Arguments &call) {
-            generator_ran |= generated.count(((jl_method_instance_t *)call.values[0])->def.method) != 0;
+            if (!generator_ran && generated.count(((jl_method_instance_t *)call.values[0])->def.method))
+                watch_native_code();
             return GO_ON;
         });
+}
+
+// What Julia ended is not to run in this process while it is taken for valid.
+void Cutoff::watch_native_code() {
+    generator_ran = true;
+    for (auto &entry : original) {
+        jl_code_instance_t *code = entry.second;
+        if (!image.native.count(code))
+            continue;
+        for (void *place : {(void *)code->specptr.fptr, (void *)code->invoke})
+            if (place && place != (void *)jl_fptr_args && place != (void *)jl_fptr_sparam &&
+                place != (void *)jl_fptr_const_return && place != (void *)jl_fptr_interpret_call)
+                set_breakpoint(place, true, [this](const Arguments &) {
+                    old_code_ran = true;
+                    return GO_ON;
+                });
+    }
+}
+
+bool Cutoff::old_code_was_used() const {
+    if (!generator_ran || old_code_ran)
+        return old_code_ran;
+    for (auto &entry : original)
+        if (entry.second->invoke == jl_fptr_const_return && entry.second->max_world != ALWAYS)
+            return true;
+    return false;
 }
 
 void Cutoff::take_back() const {

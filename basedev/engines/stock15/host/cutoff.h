@@ -29,8 +29,8 @@ public:
     // what was compiled before the edit; only in an image that is what was compiled after it.
     void take_back() const;
 
-    // Whether inference has called a generator that the edit defines: in this process, with what was compiled before it.
-    bool generator_ran = false;
+    // Whether a generator that the edit defines was called by inference, and may have run what was compiled before it.
+    bool old_code_was_used() const;
 
     // Whether a result that the instance had, with or without native code, was compared with a new one.
     bool compared(jl_method_instance_t *instance) const {
@@ -73,6 +73,7 @@ private:
 
     Successors successor_of;
     std::unordered_set<jl_method_t *> generated;  // methods with generators that were added
+    bool generator_ran = false, old_code_ran = false;
 
     void affect(jl_method_instance_t *instance, bool in_its_own_name = true);
     bool has_result(jl_method_instance_t *instance) const { return result_of(instance, world) != nullptr; }
@@ -87,6 +88,7 @@ private:
     void find_cycles();
     Instances callees_first(const std::unordered_map<jl_method_instance_t *, bool> &batch) const;
     void watch_generators(const MethodChanges &changes);
+    void watch_native_code();
     void restore_edges();
     void widen_to_cycles();
     void round(Dependencies &dependencies, Inference &inference);

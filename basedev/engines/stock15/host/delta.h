@@ -27,7 +27,7 @@ public:
     void collect(size_t world);
 
     jl_array_t *instances = nullptr;  // Vector{Any} of MethodInstance; rooted by the caller
-    bool generator_ran() const { return cutoff.generator_ran; }
+    bool old_code_was_used() const { return cutoff.old_code_was_used(); }
     void take_back_cutoff() const { cutoff.take_back(); }
     const Successors &successors() const { return cutoff.successors(); }
     size_t inferred = 0;              // calls of inference

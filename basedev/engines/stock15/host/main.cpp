@@ -481,7 +481,7 @@ public:
         size_t world = enter_newest_world();
         delta->collect(world);
         timings.lap("infer");
-        if (delta->generator_ran()) {
+        if (delta->old_code_was_used()) {
             json.key("needs_julias_rule").string("a generator that the edit defines has to run with all that changed");
             answer(json.close('}'));
             JL_GC_POP();
