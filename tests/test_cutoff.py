@@ -62,8 +62,6 @@ def edit_many(bench: Bench) -> None:
     )
     bench.edit(util, "hex2bytes(s::AbstractString) = hex2bytes(String(s))\n", "\n")
     bench.append(util, '\nlpad(s::String, n::Int, p::Char) = "taken over"\n')
-    # inlined into thousands, all of which stay as they are but for eleven
-    bench.edit("base/intfuncs.jl", "ispow2(x::Integer) = x > 0 &&", "ispow2(x::Integer) = x >= 1 &&")
     # one of a circle of functions that show each other's parts
     bench.edit(
         "base/show.jl",
@@ -87,7 +85,7 @@ def test_what_is_kept_would_come_out_again(
     edit_many(bench)
     built = bench.chain()
     assert built["no_cutoff_reason"] is None
-    assert built["invalidated"] > 20 * built["recompiled"]
+    assert built["invalidated"] > 10 * built["recompiled"]
     other = unstable(julia, bench.storage, built["image"], tmp_path) - unstable_in_base
     if other:  # a few depend on where objects are in memory, and come out otherwise only now and then
         other &= unstable(julia, bench.storage, built["image"], tmp_path)

@@ -109,8 +109,12 @@ def test_saves_errors_and_the_way_back(bench: Bench, tmp_path: Path) -> None:
 def test_a_newer_save_cancels_the_build(bench: Bench, tmp_path: Path) -> None:
     with watch(bench, tmp_path) as watching:
         assert watching.next()["status"] == "current"
+        getindex = "@propagate_inbounds function getindex(s::String, i::Int)\n"
+        bench.edit(
+            "base/strings/string.jl", getindex, f"{getindex}    i == -77 && throw(BoundsError(s, i))\n"
+        )  # seconds
         bench.append(UTIL, '\nlast_word() = "cancelled"\n')
-        wait_until(lambda: any((bench.storage.root / "staging").glob("image-*/work")))
+        wait_until(lambda: any((bench.storage.root / "staging").glob("image-*")))
         bench.edit(UTIL, '"cancelled"', '"done"')
         built = watching.next()
         assert images(bench) == [built["image_id"]]
