@@ -17,9 +17,10 @@ from ...elf import ImageSymbols
 from ...errors import SetupError
 from ...revise import SourceFile
 from ...sourcefiles import source_files
-from ...sources import Sources, Stored
+from ...sources import Sources
 from ...storage import Storage, digest_of, file_digest
-from ...store import Entry, Store
+from ...store import Store
+from ..kept import KeptImage
 from .host_program import Host
 
 CONTENTS = "1"
@@ -44,20 +45,8 @@ ADOPTING = 6.0
 
 
 @dataclass(frozen=True)
-class BaseImage:
-    """A base image in the store."""
-
-    entry: Entry
-
-    @property
-    def id(self) -> str:
-        """Names the system image by its contents."""
-        return self.entry.id
-
-    @property
-    def sysimage(self) -> Path:
-        """The image that `julia -J` runs."""
-        return self.entry.file("base.so")
+class BaseImage(KeptImage):
+    """A base image in the store. Its id names the system image by its contents."""
 
     @property
     def code(self) -> Path:
@@ -68,11 +57,6 @@ class BaseImage:
     def cpu_target(self) -> str:
         """What it was compiled for, as `julia -C` takes it."""
         return str(self.entry.manifest["cpu_target"])
-
-    @cached_property
-    def sources(self) -> Sources:
-        """The sources that it was made from."""
-        return Sources(self.entry.manifest["sources"], Stored(self.entry.file("sources")))
 
     @cached_property
     def files(self) -> dict[str, SourceFile]:

@@ -30,10 +30,11 @@ from ...prelinked import Prelinked, library_names
 from ...process import timed
 from ...relocate import NeedsLinker
 from ...revise import COMPILER, Census, CensusEntry, SourceFile, census_of, includes_in
-from ...sources import Sources, Stored, blob_id, library_sources
+from ...sources import Sources, blob_id, library_sources
 from ...storage import Storage, digest_of
-from ...store import Entry, Store
+from ...store import Store
 from ..full import compiler_files
+from ..kept import KeptImage
 from .host_program import SOURCES, Host, host_program
 from .parsed import Kept, keep
 
@@ -52,20 +53,8 @@ SECONDS = {"host": 25.0, "code": 75.0, "lines": 7.0, "link": 1.0, "dependencies"
 
 
 @dataclass(frozen=True)
-class BaseImage:
-    """A base image in the store."""
-
-    entry: Entry
-
-    @property
-    def id(self) -> str:
-        """Names the Julia, the sources and the way it was made."""
-        return self.entry.id
-
-    @property
-    def sysimage(self) -> Path:
-        """The image that `julia -J` runs."""
-        return self.entry.file("base.so")
+class BaseImage(KeptImage):
+    """A base image in the store. Its id names the Julia, the sources and the way it was made."""
 
     @property
     def objects(self) -> list[Path]:
@@ -101,11 +90,6 @@ class BaseImage:
     def heap(self) -> Range:
         """Its serialized heap."""
         return Range(self.sysimage, *self.entry.manifest["heap"])
-
-    @cached_property
-    def sources(self) -> Sources:
-        """Exactly the sources that it was made from."""
-        return Sources(self.entry.manifest["sources"], Stored(self.entry.file("sources")))
 
     @cached_property
     def files(self) -> dict[str, SourceFile]:
