@@ -38,7 +38,7 @@ void unlink(jl_code_instance_t *code) {
 
 }  // namespace
 
-Cutoff::Cutoff(const Image &image) : image(image) {
+Cutoff::Cutoff(const Image &image) : image(image), missing(missing_methods(image)) {
     for (jl_value_t *object : image.all_of(jl_method_instance_type)) {
         auto *instance = (jl_method_instance_t *)object;
         if (jl_array_t *edges = instance->backedges)
@@ -49,12 +49,6 @@ Cutoff::Cutoff(const Image &image) : image(image) {
     for (jl_value_t *object : image.all_of(jl_code_instance_type))
         if (((jl_code_instance_t *)object)->max_world == ALWAYS)
             valid_before.insert(((jl_code_instance_t *)object)->def);
-    for (jl_methtable_t *table : method_tables(image)) {
-        jl_array_t *edges = table->backedges;
-        for (size_t i = 1; edges && i < jl_array_len(edges); i += 2)
-            missing[table].push_back(
-                {jl_array_ptr_ref(edges, i - 1), (jl_method_instance_t *)jl_array_ptr_ref(edges, i)});
-    }
 }
 
 // What Julia did not end does not depend on the edit. What has no result of its own is part of its callers'.

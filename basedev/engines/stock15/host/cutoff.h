@@ -50,7 +50,7 @@ private:
 
     const Image &image;
     std::unordered_map<jl_method_instance_t *, jl_array_t *> callers;
-    std::unordered_map<jl_methtable_t *, std::vector<std::pair<jl_value_t *, jl_method_instance_t *>>> missing;
+    MissingMethods missing;
     std::unordered_map<jl_methtable_t *, Instances> instances_in;  // those of methods
     std::unordered_set<jl_method_instance_t *> valid_before;
 

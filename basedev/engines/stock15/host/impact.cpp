@@ -15,7 +15,7 @@ static size_t code_size(const std::vector<jl_code_instance_t *> &codes) {
     return size;
 }
 
-Impact::Impact(const Image &image) : image(image) {
+Impact::Impact(const Image &image) : image(image), missing(missing_methods(image)) {
     for (jl_value_t *object : image.all_of(jl_code_instance_type))
         if (((jl_code_instance_t *)object)->max_world == ALWAYS)
             valid.push_back((jl_code_instance_t *)object);
@@ -24,12 +24,6 @@ Impact::Impact(const Image &image) : image(image) {
         for (size_t i = 0; instance->backedges && i < jl_array_len(instance->backedges); i++)
             if (auto *caller = (jl_method_instance_t *)jl_array_ptr_ref(instance->backedges, i))
                 callers[instance].push_back(caller);
-    }
-    for (jl_methtable_t *table : method_tables(image)) {
-        jl_array_t *edges = table->backedges;
-        for (size_t i = 1; edges && i < jl_array_len(edges); i += 2)
-            missing[table].push_back(
-                {jl_array_ptr_ref(edges, i - 1), (jl_method_instance_t *)jl_array_ptr_ref(edges, i)});
     }
 }
 

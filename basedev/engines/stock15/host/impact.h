@@ -46,7 +46,7 @@ private:
     const Image &image;
     Codes valid;
     std::unordered_map<jl_method_instance_t *, Instances> callers;
-    std::unordered_map<jl_methtable_t *, std::vector<std::pair<jl_value_t *, jl_method_instance_t *>>> missing;
+    MissingMethods missing;
 
     std::unordered_map<jl_method_instance_t *, Codes> ended;
     std::vector<Change> roots;

@@ -121,6 +121,17 @@ const MethodChanges &method_changes(const Image &image, size_t since) {
     return changes;
 }
 
+MissingMethods missing_methods(const Image &image) {
+    MissingMethods missing;
+    for (jl_methtable_t *table : method_tables(image)) {
+        jl_array_t *edges = table->backedges;
+        for (size_t i = 1; edges && i < jl_array_len(edges); i += 2)
+            missing[table].push_back(
+                {jl_array_ptr_ref(edges, i - 1), (jl_method_instance_t *)jl_array_ptr_ref(edges, i)});
+    }
+    return missing;
+}
+
 std::string type_text(jl_value_t *type) {
     ios_t buffer;  // jl_uv_puts takes one in place of a libuv stream
     ios_mem(&buffer, 0);

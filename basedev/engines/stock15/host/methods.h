@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -25,6 +26,11 @@ struct MethodChanges {
     std::vector<jl_typemap_entry_t *> replaced_in_base;  // definitions that others replaced while Julia was built
 };
 const MethodChanges &method_changes(const Image &image, size_t since);
+
+// By table: argument types for which no method was found, each with who asked (the edges of a method table).
+using MissingMethods =
+    std::unordered_map<jl_methtable_t *, std::vector<std::pair<jl_value_t *, jl_method_instance_t *>>>;
+MissingMethods missing_methods(const Image &image);
 
 // The specialization that a call with these argument types reaches in `world`, or null.
 jl_method_instance_t *dispatch(jl_value_t *types, size_t world);
