@@ -244,6 +244,9 @@ def _watched_group() -> Iterator[int]:
     _groups.add(watcher.pid)
     try:
         yield watcher.pid
+    except BaseException:
+        os.killpg(watcher.pid, signal.SIGKILL)  # what an interruption left that came before anyone waited for it
+        raise
     finally:
         _groups.discard(watcher.pid)
         watcher.kill()

@@ -135,14 +135,14 @@ def test_sizes_of_hard_links_are_told_once(own: Bench) -> None:
 
 
 def test_ids_may_be_abbreviated(own: Bench) -> None:
-    make(own, "a1" * 10, used=100)
-    make(own, "a2" * 10, used=200)
-    assert own.json("images", "pin", "a1")["images"] == ["a1" * 10]
-    for start, wrong in (("a", "begins several ids"), ("zz", "there is no image 'zz'"), ("", "there is no image ''")):
+    make(own, "p1" * 10, used=100)
+    make(own, "p2" * 10, used=200)
+    assert own.json("images", "pin", "p1")["images"] == ["p1" * 10]
+    for start, wrong in (("p", "begins several ids"), ("zz", "there is no image 'zz'"), ("", "there is no image ''")):
         done = own.basedev("images", "rm", start)
         assert done.returncode == 2 and wrong in done.stderr and done.stderr.count("\n") == 1
-    assert own.basedev("images", "rm", "a2", "zz").returncode == 2  # all or none
-    assert there(own) == {"a1" * 10, "a2" * 10}
+    assert own.basedev("images", "rm", "p2", "zz").returncode == 2  # all or none
+    assert there(own) == {"p1" * 10, "p2" * 10}
 
 
 def test_images_are_told_outside_of_a_checkout(own: Bench, tmp_path: Path) -> None:
@@ -172,18 +172,18 @@ def test_those_used_longest_ago_go_first(own: Bench) -> None:
 
 
 def test_pinned_images_stay(own: Bench) -> None:
-    make(own, "a" * 20, used=100)
-    make(own, "b" * 20, used=200)
-    assert own.basedev("images", "pin", "a").returncode == 0
+    make(own, "p" * 20, used=100)
+    make(own, "q" * 20, used=200)
+    assert own.basedev("images", "pin", "p").returncode == 0
     done = own.json("images", "gc", "--budget", "0")
-    assert (done["collected"], done["kept"], there(own)) == (["b" * 20], ["a" * 20], {"a" * 20})
-    refused = own.basedev("images", "rm", "a")
+    assert (done["collected"], done["kept"], there(own)) == (["q" * 20], ["p" * 20], {"p" * 20})
+    refused = own.basedev("images", "rm", "p")
     assert (
         refused.returncode == 2
-        and refused.stderr == f"basedev: {'a' * 20} is pinned: add --force to remove it all the same\n"
+        and refused.stderr == f"basedev: {'p' * 20} is pinned: add --force to remove it all the same\n"
     )
-    assert own.basedev("images", "unpin", "a").returncode == 0
-    assert own.basedev("images", "rm", "a").returncode == 0
+    assert own.basedev("images", "unpin", "p").returncode == 0
+    assert own.basedev("images", "rm", "p").returncode == 0
     assert there(own) == set()
 
 

@@ -89,13 +89,54 @@ static jl_array_t *code_of(const jl_code_instance_t *code) {
     return code->inferred && jl_typeis(code->inferred, jl_array_uint8_type) ? (jl_array_t *)code->inferred : nullptr;
 }
 
+// Parts of code are the same when they say the same; what it refers to, when it is the same object or value.
+static bool same_code(jl_value_t *a, jl_value_t *b) {
+    if (a == b || (a && b && jl_egal(a, b)))
+        return true;
+    if (!a || !b || jl_typeof(a) != jl_typeof(b))
+        return false;
+    auto *type = (jl_datatype_t *)jl_typeof(a);
+    if (jl_is_array(a)) {
+        auto *x = (jl_array_t *)a, *y = (jl_array_t *)b;
+        if (jl_array_len(x) != jl_array_len(y) || x->flags.hasptr)
+            return false;
+        if (!x->flags.ptrarray)
+            return !memcmp(jl_array_data(x), jl_array_data(y), jl_array_len(x) * x->elsize);
+        for (size_t i = 0; i < jl_array_len(x); i++)
+            if (!same_code(jl_array_ptr_ref(x, i), jl_array_ptr_ref(y, i)))
+                return false;
+        return true;
+    }
+    if (!jl_is_structtype(type) || (type->mutabl && type != jl_expr_type && type != jl_code_info_type))
+        return false;
+    for (size_t i = 0; i < jl_datatype_nfields(type); i++) {
+        char *x = (char *)a + jl_field_offset(type, i), *y = (char *)b + jl_field_offset(type, i);
+        if (jl_field_isptr(type, i) ? !same_code(*(jl_value_t **)x, *(jl_value_t **)y)
+                                    : memcmp(x, y, jl_field_size(type, i)) != 0)
+            return false;
+    }
+    return jl_datatype_nfields(type) != 0;
+}
+
 bool same_result(const jl_code_instance_t *a, const jl_code_instance_t *b) {
     if (!same_answer(a, b))
         return false;
     jl_array_t *x = code_of(a), *y = code_of(b);
     if (!x || !y)
         return a->inferred == b->inferred;
-    return jl_array_len(x) == jl_array_len(y) && !memcmp(jl_array_data(x), jl_array_data(y), jl_array_len(x));
+    if (jl_array_len(x) != jl_array_len(y))
+        return false;
+    if (!memcmp(jl_array_data(x), jl_array_data(y), jl_array_len(x)))
+        return true;
+    // (0, false) has seven bytes of padding, which are written as they happen to be, and two places among the literals
+    // may have the same value.
+    jl_value_t *one = nullptr, *other = nullptr;
+    JL_GC_PUSH2(&one, &other);
+    one = (jl_value_t *)jl_uncompress_ir(a->def->def.method, nullptr, x);
+    other = (jl_value_t *)jl_uncompress_ir(b->def->def.method, nullptr, y);
+    bool same = same_code(one, other);
+    JL_GC_POP();
+    return same;
 }
 
 bool may_be_inlined(const jl_code_instance_t *code) {

@@ -41,7 +41,7 @@ jl_code_instance_t *result_of(jl_method_instance_t *instance, size_t world);
 
 // Whether who used the one finds nothing else in the other: type and constant, and with them the calling convention.
 bool same_answer(const jl_code_instance_t *a, const jl_code_instance_t *b);
-// Whether they are the same altogether, code included, byte by byte.
+// Whether they are the same altogether, code included.
 bool same_result(const jl_code_instance_t *a, const jl_code_instance_t *b);
 // Whether callers may have the code in theirs.
 bool may_be_inlined(const jl_code_instance_t *code);
