@@ -199,7 +199,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal can't show is no failure
-    terminal = Terminal(as_json="--json" in words[: words.index("--") if "--" in words else None])
+    # It may stand behind the command too.
+    own = words[: words.index("--")] if "--" in words else words
+    terminal = Terminal(as_json="--json" in own)
+    if terminal.as_json:
+        words = ["--json", *(word for word in own if word != "--json"), *words[len(own) :]]
     try:
         return _run(parser_of_arguments().parse_args(words), terminal)
     except KeyboardInterrupt:

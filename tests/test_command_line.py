@@ -44,7 +44,8 @@ def test_json_is_one_object(bench: Bench) -> None:
         assert told.keys() >= KEYS
         assert told["changed_files"] == ["base/strings/util.jl"]
     assert told["exit_code"] == 0
-    assert json.loads(bench.basedev("--json", "init").stdout)["status"] == "ready"
+    assert json.loads(bench.basedev("init", "--json").stdout)["status"] == "ready"  # behind the command too
+    assert bench.basedev("run", "--", "-e", "print(ARGS)", "x", "--json").stdout == '["x", "--json"]'
 
 
 @pytest.mark.parametrize("command", ["status", "build", "run", "test"])
