@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,21 @@ def unstable_in_base(
     clean(adopted)
 
 
+def edit_behind_constants(bench: Bench) -> None:
+    """What `open_flags` gives is another for the constants that `IOBuffer()` calls it with, and of the same type.
+
+    `IOBuffer` itself, which passes on what it is called with, comes out the same.
+    """
+    bench.edit(
+        "base/io.jl", "append   === nothing && (append   = false)", "append   === nothing && (append   = read & write)"
+    )
+
+
+def edit_what_is_inlined(bench: Bench) -> None:
+    """Inlined into thousands, all of which stay as they are but for eleven."""
+    bench.edit("base/intfuncs.jl", "ispow2(x::Integer) = x > 0 &&", "ispow2(x::Integer) = x >= 1 &&")
+
+
 def edit_many(bench: Bench) -> None:
     """Edits of many kinds that move no line, so that what is kept can be compared byte by byte."""
     util = "base/strings/util.jl"
@@ -48,6 +63,7 @@ def edit_many(bench: Bench) -> None:
         'function chomp(s::String)\n    s == "x" && return SubString("edited"); i = lastindex(s)',
     )
     bench.edit(util, "hex2bytes(s::AbstractString) = hex2bytes(String(s))\n", "\n")
+    bench.append(util, '\nlpad(s::String, n::Int, p::Char) = "taken over"\n')
     # one of a circle of functions that show each other's parts
     bench.edit(
         "base/show.jl",
@@ -64,23 +80,45 @@ def edit_many(bench: Bench) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("edit", "kept_for_each_compiled", "program", "shown"),
+    [
+        (
+            edit_many,
+            10,
+            'print(chomp("x"), lpad("a", 3), hasmethod(hex2bytes, Tuple{AbstractString}), '
+            "repr(:(f(x, y) + [1 2; 3 4])), isless(:a, :a), isless(:a, :b), sort([:c, :a, :b]))",
+            "editedtaken overfalse:(f(x, y) + [1 2; 3 4])missingtrue[:a, :b, :c]",
+        ),
+        (edit_what_is_inlined, 20, "print(ispow2(8), ispow2(7))", "truefalse"),
+    ],
+)
 def test_what_is_kept_would_come_out_again(
-    bench: Bench, julia: Distribution, unstable_in_base: set[str], tmp_path: Path
+    bench: Bench,
+    julia: Distribution,
+    unstable_in_base: set[str],
+    tmp_path: Path,
+    edit: Callable[[Bench], None],
+    kept_for_each_compiled: int,
+    program: str,
+    shown: str,
 ) -> None:
-    edit_many(bench)
+    edit(bench)
     built = bench.chain()
     assert built["no_cutoff_reason"] is None
-    assert built["invalidated"] > 10 * built["recompiled"]
+    assert built["invalidated"] > kept_for_each_compiled * built["recompiled"]
     other = unstable(julia, bench.storage, built["image"], tmp_path) - unstable_in_base
     if other:  # a few depend on where objects are in memory, and come out otherwise only now and then
         other &= unstable(julia, bench.storage, built["image"], tmp_path)
     assert not other
-    program = (
-        'print(chomp("x"), ispow2(8), ispow2(7), hasmethod(hex2bytes, Tuple{AbstractString}), '
-        "repr(:(f(x, y) + [1 2; 3 4])), isless(:a, :a), isless(:a, :b), sort([:c, :a, :b]))"
-    )
-    shown = "editedtruefalsefalse:(f(x, y) + [1 2; 3 4])missingtrue[:a, :b, :c]"
     assert bench.julia(built["image"], program) == shown
+
+
+def test_what_is_found_for_constants(bench: Bench) -> None:
+    edit_behind_constants(bench)
+    built = bench.chain()
+    program = 'print(IOBuffer().append, PipeBuffer().append, IOBuffer("abc").append)'
+    assert bench.julia(built["image"], program) == "truetruefalse"
 
 
 OTHER_CHOMP = (
