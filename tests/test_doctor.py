@@ -115,11 +115,13 @@ def test_a_cache_that_is_none(bench: Bench, tmp_path: Path) -> None:
 def test_locks_and_hooks(bench: Bench) -> None:
     bench.json("hook", "install")
     hook = bench.root / ".git/hooks/post-commit"
-    with (bench.storage.root / "locks" / "image-of-another").open("w") as lock:
+    held = bench.storage.root / "locks" / "image-of-another"
+    with held.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         hook.write_text(hook.read_text() + "echo more\n")
         code, findings = examine(bench)
-        assert any(f"image-of-another is held by process {os.getpid()}" in one.text for one in findings)
+        assert any(f"{held.name} is held by process {os.getpid()}" in one.text for one in findings)
+    held.unlink()
     assert code == 0 and "was edited after it was installed" in bad(findings)["hooks"].text
     hook.unlink()
     assert any(one.check == "hooks" and "post-merge" in one.text for one in examine(bench)[1])
