@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,8 +23,8 @@ import tomli
 from . import anchors
 from .errors import InternalError, SetupError, UserCodeError
 
-ROOT = Path(__file__).resolve().parent.parent / "patches"
-"""Where the series are."""
+ROOTS = (Path(__file__).resolve().parent.parent / "patches", Path(sys.prefix, "share/basedev/patches"))
+"""Where the series can be: in the repository, or where a package was installed."""
 
 Read = Callable[[str], bytes | None]
 """The contents of a file of a tree by its path; None if there is none."""
@@ -143,9 +144,17 @@ def _insertion(entry: Mapping[str, Any]) -> Insertion:
     return insertion
 
 
+def root() -> Path:
+    """Where the series are. Raises SetupError when they are nowhere."""
+    found = next((root for root in ROOTS if root.exists()), None)
+    if found is None:
+        raise SetupError(f"the series of patches are neither in {ROOTS[0]} nor in {ROOTS[1]}: install basedev again")
+    return found
+
+
 def all_series() -> tuple[Series, ...]:
     """The series that there are."""
-    return tuple(load_series(file.parent) for file in sorted(ROOT.glob("*/series.toml")))
+    return tuple(load_series(file.parent) for file in sorted(root().glob("*/series.toml")))
 
 
 def series_for(version: str, among: Iterable[Series] | None = None) -> Series:

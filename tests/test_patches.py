@@ -401,7 +401,7 @@ def test_the_series_here_say_what_they_are_for() -> None:
     found = patches.all_series()
     assert found
     for series in found:
-        assert (patches.ROOT / series.family / "series.toml").is_file()
+        assert (patches.root() / series.family / "series.toml").is_file()
         for insertion in series.insertions:
             assert len(insertion.anchor) <= 80
             assert insertion.function is None or len(insertion.function) <= 80
@@ -487,5 +487,5 @@ def test_real_sources_take_the_exported_patches(modern: Path, tmp_path: Path) ->
     exported = as_json(modern, "patch", "export", "-o", str(tmp_path / "out"))["files"]
     subprocess.run(["git", "-C", modern, "apply", "--check", exported[0]], check=True)
     subprocess.run(["git", "-C", modern, "apply", *exported], check=True)
-    assert (modern / "src/chained.c").read_bytes() == (patches.ROOT / "1.12/chained.c").read_bytes()
+    assert (modern / "src/chained.c").read_bytes() == (patches.root() / "1.12/chained.c").read_bytes()
     assert basedev(modern, "patch", "export", "-o", str(tmp_path / "out")).returncode == 2

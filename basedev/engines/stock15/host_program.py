@@ -254,7 +254,7 @@ class Host:
         else:
             head = b"results %d %d\n" % (len(steps), len(statements))
             parts = self._ask(head, *encode(steps), *encode(statements))
-        return [one for part in parts for one in part]
+        return [one or other for one, other in zip(*parts, strict=True)]
 
     def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
         """What each statement gives before the steps, once more, and after: a digest, or "error: " and the message."""

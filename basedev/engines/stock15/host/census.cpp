@@ -1,7 +1,6 @@
 #include "census.h"
 
 #include "breakpoints.h"
-#include "child.h"
 #include "evaluate.h"
 
 #include <algorithm>
@@ -465,13 +464,14 @@ std::vector<uint32_t> Census::affected(const std::string &path, size_t since) co
     return found;
 }
 
-std::vector<std::string> Census::results(const std::vector<Statement> &statements) const {
+std::vector<std::string> Census::results(const std::vector<Statement> &statements, const FromBothEnds &share,
+                                         bool from_last) const {
     suspend_effects(image);
     QuietLogging quiet;
-    std::vector<std::string> found;
-    for (const Statement &statement : statements) {
+    std::vector<std::string> found(statements.size());
+    share.each(from_last, [&](size_t i) {
         Interpreting without_compiling;
-        found.push_back(result(statement));
-    }
+        found[i] = result(statements[i]);
+    });
     return found;
 }

@@ -2,6 +2,7 @@
 // were computed while Julia was built, and nothing in an image tells from what.
 #pragma once
 
+#include "child.h"
 #include "image.h"
 #include "methods.h"
 
@@ -28,8 +29,9 @@ public:
     std::vector<uint32_t> affected(const std::string &path, size_t since) const;
 
     // For each statement what it gives: a digest of the values that it binds and of the methods that it defines, or
-    // Julia's message when it fails.
-    std::vector<std::string> results(const std::vector<Statement> &statements) const;
+    // Julia's message when it fails. Nothing where the other child of `share` finds it out.
+    std::vector<std::string> results(const std::vector<Statement> &statements, const FromBothEnds &share,
+                                     bool from_last) const;
 
     // Methods with a generator that was never called, so that it is not known what it runs.
     std::vector<jl_method_t *> never_generated() const;

@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <new>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -96,6 +98,28 @@ std::string finish(const std::string &doing, const Child &child) {
 
 std::string in_child(const std::string &doing, const std::function<std::string()> &work) {
     return finish(doing, start(doing, work));
+}
+
+std::string in_child(const std::string &doing, const std::function<std::string()> &work,
+                     const std::function<void()> &meanwhile) {
+    Child child = start(doing, work);
+    meanwhile();
+    return finish(doing, child);
+}
+
+FromBothEnds::FromBothEnds(size_t count) : count(count) {
+    void *shared = mmap(nullptr, sizeof *taken, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        fail("there is no memory for a child");
+    taken = new (shared) std::atomic<size_t>(0);
+}
+
+FromBothEnds::~FromBothEnds() { munmap(taken, sizeof *taken); }
+
+// As no more are taken in all than there are, the two ends do not pass each other.
+void FromBothEnds::each(bool from_last, const std::function<void(size_t)> &work) const {
+    for (size_t own = 0; taken->fetch_add(1) < count; own++)
+        work(from_last ? count - 1 - own : own);
 }
 
 bool go_on_in_child(const std::string &doing) {

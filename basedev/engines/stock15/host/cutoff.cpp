@@ -317,20 +317,17 @@ void Cutoff::round(Dependencies &dependencies, Inference &inference) {
         end(code, world);
         last[entry.first] = code;
     }
-    for (jl_method_instance_t *instance : callees_first(batch)) {
-        infer(instance, dependencies, inference);
-        // Who is inferred alone has asked the others of the batch as they are now.
-        if (inference.cached.size() == 1)
-            up_to_date[instance] = batch[instance];
-    }
+    infer_all(batch, dependencies, inference);
     for (auto &entry : batch) {
         jl_method_instance_t *instance = entry.first;
         jl_code_instance_t *was = last[instance], *now = result_of(instance, world);
         if (entry.second)
             affect_users_for_constants(instance, dependencies);
         bool answers = now && same_answer(now, was);
-        if (!answers || (!same_result(now, was) && (may_be_inlined(now) || may_be_inlined(was))))
+        if (!answers || (!same_result(now, was) && (may_be_inlined(now) || may_be_inlined(was)))) {
             affect_callers(instance, !answers);
+            changed.insert(instance->def.method);
+        }
     }
     up_to_date.clear();
     for (auto &entry : batch) {
@@ -413,6 +410,7 @@ std::string Cutoff::run(const std::vector<jl_code_instance_t *> &valid, const Me
                         Dependencies &dependencies, Inference &inference) {
     for (jl_typemap_entry_t *entry : changes.ended)
         gone.insert(entry->func.method);
+    changed = gone;
     for (jl_code_instance_t *code : valid) {
         if (code->max_world == ALWAYS)
             continue;
@@ -420,6 +418,8 @@ std::string Cutoff::run(const std::vector<jl_code_instance_t *> &valid, const Me
         if (jl_is_method(code->def->def.value) && !gone.count(code->def->def.method) && code->inferred)
             original[code->def] = code;
     }
+    for (jl_typemap_entry_t *entry : changes.added)
+        added.push_back(entry->func.method);
     watch_generators(changes);
     restore_edges();
     world = inference.world;

@@ -6,6 +6,7 @@
 // and those who asked about him need not be looked at. docs/early-cutoff.md argues why that is the same.
 #pragma once
 
+#include "child.h"
 #include "dependencies.h"
 #include "inference.h"
 #include "methods.h"
@@ -57,6 +58,8 @@ private:
     std::unordered_map<jl_method_instance_t *, jl_code_instance_t *> original;  // results that Julia ended
     std::unordered_set<jl_method_instance_t *> not_valid;                       // instances whose results it ended
     std::unordered_set<jl_method_t *> gone;
+    std::vector<jl_method_t *> added;
+    std::unordered_set<jl_method_t *> changed;  // those that are gone, and those whose code came out otherwise
     std::unordered_map<jl_method_instance_t *, jl_code_instance_t *> last;  // results as last seen
     Instances edited;  // and those that do not get all calls any more that they got
     size_t world = 0;
@@ -92,4 +95,10 @@ private:
     void restore_edges();
     void widen_to_cycles();
     void round(Dependencies &dependencies, Inference &inference);
+    bool has_asked_all(jl_method_instance_t *instance, const Inference &inference) const;
+    void infer_all(const std::unordered_map<jl_method_instance_t *, bool> &batch, Dependencies &dependencies,
+                   Inference &inference);
+    std::string find_unchanged(const Instances &instances, const FromBothEnds &share, Inference &inference) const;
+    void accept_unchanged(const std::string &found, const std::unordered_map<jl_method_instance_t *, bool> &batch,
+                          Dependencies &dependencies, Inference &inference);
 };

@@ -27,7 +27,8 @@
 //                                      "never_generated": file and line of methods whose generator was never called};
 //                                      the paths are those of the census and of the dependencies; either may be empty.
 //                                      After that may come `gave COUNT` with so many evaluate steps, what each gives
-//                                      now; then `drop`, and all is as before, or `keep`, as if by `apply`
+//                                      now, as two processes found out, each its share; then `drop`, and all is as
+//                                      before, or `keep`, as if by `apply`
 //   compare COUNT MORE, then COUNT steps, then MORE evaluate steps
 //                                      what each of the latter gives before the former, once more, and after them
 //   impact LENGTH COUNT, a path, then COUNT steps
@@ -411,19 +412,20 @@ public:
     }
 
     void results(const std::vector<Step> &steps, const std::vector<Step> &evaluated) {
-        auto half = evaluated.begin() + (long)(evaluated.size() / 2);
-        std::vector<Step> first(evaluated.begin(), half), second(half, evaluated.end());
+        FromBothEnds share(evaluated.size());
         Json json;
         json.open('[');
-        for (auto &part : in_children("evaluating statements", {results_of(first, steps), results_of(second, steps)}))
+        for (auto &part : in_children("evaluating statements", {results_of(evaluated, steps, share, false),
+                                                                results_of(evaluated, steps, share, true)}))
             json.raw(part);
         answer(json.close(']'));
     }
 
     void compare(const std::vector<Step> &steps, const std::vector<Step> &compared) {
         const char *doing = "evaluating statements";
-        auto both = in_children(doing, {results_of(compared, {}), results_of(compared, steps)});
-        std::string again = both[0] == both[1] ? both[0] : in_child(doing, results_of(compared, {}));
+        FromBothEnds before(compared.size()), once_more(compared.size()), after(compared.size());
+        auto both = in_children(doing, {results_of(compared, {}, before, false), results_of(compared, steps, after, false)});
+        std::string again = both[0] == both[1] ? both[0] : in_child(doing, results_of(compared, {}, once_more, false));
         Json json;
         json.open('[').raw(both[0]).raw(again).raw(both[1]);
         answer(json.close(']'));
@@ -532,9 +534,10 @@ private:
         json.close(']');
     }
 
-    // For a child: what the statements give after the steps.
-    std::function<std::string()> results_of(const std::vector<Step> &statements, const std::vector<Step> &steps) {
-        return [this, &statements, steps] {
+    // For a child: what its share of the statements gives after the steps.
+    std::function<std::string()> results_of(const std::vector<Step> &statements, const std::vector<Step> &steps,
+                                            const FromBothEnds &share, bool from_last) {
+        return [this, &statements, steps, &share, from_last] {
             Json ignored, results;
             ignored.open('{');
             if (!steps.empty())
@@ -542,7 +545,7 @@ private:
             else if (is_cut_off)
                 delta->take_back_cutoff();
             StandardLibraries found(libraries);
-            write_strings(results, census().results(statements_of(statements)));
+            write_strings(results, census().results(statements_of(statements), share, from_last));
             return results.text;
         };
     }

@@ -25,6 +25,7 @@ JL_DLLEXPORT jl_value_t *jl_get_spec_lambda(jl_tupletype_t *types, size_t world,
                                             size_t *max_valid);
 JL_DLLEXPORT int32_t jl_isa_compileable_sig(jl_tupletype_t *type, jl_method_t *definition);
 JL_DLLEXPORT void jl_method_instance_add_backedge(jl_method_instance_t *callee, jl_method_instance_t *caller);
+JL_DLLEXPORT void jl_method_table_add_backedge(jl_methtable_t *table, jl_value_t *types, jl_value_t *caller);
 JL_DLLEXPORT void jl_method_table_disable(jl_methtable_t *table, jl_method_t *method);
 JL_DLLEXPORT jl_methtable_t *jl_method_table_for(jl_value_t *argtypes);
 JL_DLLEXPORT ios_t *jl_create_system_image(void *native_code);
