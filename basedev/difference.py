@@ -110,8 +110,8 @@ def line_moves(unchanged: Iterable[tuple[Statement, Statement]]) -> list[LineMov
         for line, shift in _places(before, now):
             lines.setdefault(line, shift)
     for before, now in pairs:
-        lines.setdefault(before.line, now.line - before.line)
         lines.setdefault(before.definition_line, now.definition_line - before.definition_line)
+        lines.setdefault(before.line, now.line - before.line)
         if len(before.lines) == len(now.lines):
             for old, new in zip(before.lines, now.lines, strict=True):
                 lines.setdefault(old, new - old)

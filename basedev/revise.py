@@ -23,6 +23,7 @@ from . import signatures
 from .annotations import Annotations
 from .difference import FileDifference, Replacement, compare, line_moves
 from .errors import NeedsFullRebuild, UserCodeError
+from .order import may_bind, needed
 from .revision import (
     Definition,
     Delete,
@@ -361,6 +362,7 @@ class _Reviser:
             if method["signature"] not in self.early
         ]
         self._check_users()
+        self._check_order(evaluated)
         steps = (
             *self._undocumented(),
             *self._unlogged(),
@@ -421,23 +423,25 @@ class _Reviser:
             else:
                 own = includes_in(path, sources.contents[path]) if path in sources.blobs else []
             for target, line in own:
+                if target not in self.files:  # while Base is built, its files are named from `base`
+                    of_base = posixpath.join("base", posixpath.relpath(target, posixpath.dirname(path)))
+                    target = of_base if of_base in self.files else target
                 including.setdefault(target, (path, line))
         return including
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, ...]]:
         """Where the new files stand in the order of evaluation: where the including file does, and the line there."""
-        including = self._including
+        including, order = self._including, {path: number for number, path in enumerate(self.files)}
         places: dict[str, tuple[int, ...]] = {}
-        for root, path in enumerate(self.files):
+        for file in self.files:
+            path, seen = file, {file}
             where: list[int] = []
-            seen = {path}
             while path in including and including[path][0] not in seen:
                 path, number = including[path]
                 seen.add(path)
                 where.insert(0, number)
-            first = list(self.files).index(path) if where else root
-            places[list(self.files)[root]] = (first, *where)
+            places[file] = (-1 if self.files[path].modules == ("Core",) else order[path], *where)
         return places
 
     def _steps_of_removed(self) -> list[tuple[str, Statement, Evaluate]]:
@@ -695,6 +699,42 @@ class _Reviser:
             modules = [_full_module(module, statement.inside) for module in file.modules]
             if name[0] in modules and may_define(statement.tree, name[1]):
                 return f"{path}:{statement.line}"
+        return None
+
+    # ---- what has to be there before ----
+
+    def _check_order(self, evaluated: list[tuple[Replacement, Evaluate]]) -> None:
+        """Raises NeedsFullRebuild when a statement needs a name that is bound after it: no rebuild gets there."""
+        for replacement, _ in evaluated:
+            path, statement = replacement.path, replacement.statement
+            if replacement.only_documentation or len(self.files[path].modules) != 1 or path in BUILDING:
+                continue
+            difference = self.differences[path]
+            before = [one for one in difference.removed if one.tree == statement.tree]
+            before += (new for _, new in difference.unchanged if new.line < statement.line)
+            found = {name for one in before for name in needed(one)}
+            for name in sorted(needed(statement) - found):
+                if later := self._bound_later(name, path, statement.line):
+                    raise NeedsFullRebuild(
+                        f"{describe(statement.tree)} in {path}:{statement.line} needs {name},"
+                        f" which comes only later, in {later}"
+                    )
+
+    def _bound_later(self, name: str, path: str, line: int) -> str | None:
+        """Where a name is bound first, if that is in Base or the same package and behind a line of a file."""
+        places, word = self._places, name.removeprefix("@").encode()
+        own = {places[path][0], places.get("base/Base.jl", places[path])[0]}
+        for other in sorted(self.files, key=lambda one: places[one]):
+            if other in BUILDING or other not in self.new.blobs or word not in self.new.contents[other]:
+                continue
+            core = self.files[other].modules == ("Core",)  # where names of the runtime are exported
+            for statement in self.statements_of(other, new=True):
+                if not (mentions(statement.tree, name) if core else may_bind(statement.tree, name)):
+                    continue
+                if (*places[other], statement.line) <= (*places[path], line):
+                    return None
+                if places[other][0] in own:
+                    return f"{other}:{statement.line}"
         return None
 
     # ---- what is taken back ----

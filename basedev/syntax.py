@@ -177,10 +177,10 @@ def _method_lines(node: Any) -> Iterator[int]:
     if not isinstance(node, list):
         return
     head = node[0]
-    if head in ("function", "macro") or (head == "=" and _is_signature(_tree(node[1]))):
+    if head in ("function", "macro") or (head == "=" and is_signature(_tree(node[1]))):
         yield from (line for line in node[-1][1:2] if _is_line(line) and len(node) == 3)
     elif head == "macrocall":
-        if _name(_tree(node[1])) in WRAPPING_MACROS:
+        if name_of(_tree(node[1])) in WRAPPING_MACROS:
             yield from _method_lines(node[-1])
         else:
             yield from _lines(node)
@@ -241,11 +241,11 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     if head in ("function", "macro", "struct", "abstract", "primitive", "export", "import", "using", "global", "."):
         return True
     if head == "=":
-        return _is_signature(tree[1]) or (_is_name(tree[1]) and not _calls_mutating(tree[2]))
+        return is_signature(tree[1]) or (_is_name(tree[1]) and not _calls_mutating(tree[2]))
     if head == "const":
         return only_defines(tree[1])
     if head == "macrocall":
-        name = _name(tree[1])
+        name = name_of(tree[1])
         if name == "@doc" and isinstance(tree[-1], tuple) and tree[-1][:1] in (("call",), ("where",), ("$",)):
             return True  # documents a signature without defining it
         return name in DEFINING_MACROS or (
@@ -268,7 +268,7 @@ def is_method(tree: Tree) -> bool:
     """Whether a statement is a definition of a method, in one of the two forms."""
     if not isinstance(tree, tuple) or not tree:
         return False
-    return tree[0] == "function" or (tree[0] == "=" and _is_signature(tree[1]))
+    return tree[0] == "function" or (tree[0] == "=" and is_signature(tree[1]))
 
 
 def only_defines_methods(tree: Tree) -> bool:
@@ -280,7 +280,7 @@ def only_defines_methods(tree: Tree) -> bool:
     if tree[0] == "for":
         return only_defines_methods(tree[-1])
     if tree[0] == "macrocall":
-        return _name(tree[1]) in WRAPPING_MACROS and only_defines_methods(tree[-1])
+        return name_of(tree[1]) in WRAPPING_MACROS and only_defines_methods(tree[-1])
     return is_method(tree)
 
 
@@ -335,7 +335,7 @@ def mentions_any(tree: Tree, names: Set[str]) -> bool:
 def specializing(tree: Tree) -> bool | None:
     """What a bare `@specialize` or `@nospecialize` asks for the methods that follow; None for other statements."""
     if isinstance(tree, tuple) and len(tree) == 2 and tree[0] == "macrocall":
-        return {"@specialize": True, "@nospecialize": False}.get(_name(tree[1]))
+        return {"@specialize": True, "@nospecialize": False}.get(name_of(tree[1]))
     return None
 
 
@@ -368,13 +368,14 @@ def _calls_mutating(tree: Tree) -> bool:
     return any(_calls_mutating(part) for part in tree)
 
 
-def _is_signature(left: Tree) -> bool:
+def is_signature(left: Tree) -> bool:
+    """Whether what stands left of a `=` makes it the definition of a method."""
     if not isinstance(left, tuple):
         return False
     if left[0] == "where":
-        return _is_signature(left[1])
+        return is_signature(left[1])
     if left[0] == "::" and len(left) == 3:  # f(x)::T = ...
-        return _is_signature(left[1])
+        return is_signature(left[1])
     return bool(left[0] == "call")
 
 
@@ -413,7 +414,7 @@ def describe(tree: Tree) -> str:
     """A few words for a statement: what it is and the name it is about."""
     if isinstance(tree, tuple) and tree:
         if tree[0] == "macrocall":
-            return f"{_name(tree[1])} {_first_name(tree[2:])}".rstrip()
+            return f"{name_of(tree[1])} {_first_name(tree[2:])}".rstrip()
         if names := exported(tree):
             return f"export {', '.join(sorted(names))}"
         if tree[0] == "module":
@@ -431,7 +432,8 @@ def describe(tree: Tree) -> str:
     return "top-level expression"
 
 
-def _name(tree: Tree) -> str:
+def name_of(tree: Tree) -> str:
+    """A name that may have its module before it, or that the parser put there (as of a string macro)."""
     if isinstance(tree, Literal) and tree.kind == "g":
         return str(tree.value).rpartition(".")[2]
     if isinstance(tree, tuple) and tree and tree[0] == ".":

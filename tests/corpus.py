@@ -1213,9 +1213,55 @@ The `info` field indicates the location of (one of) the zero pivot(s).
         check='print(occursin("before it is", string(@doc Base.DOWNLOAD_HOOKS)), Base.DOWNLOAD_HOOKS)',
         prints="trueUnion{Function, Type}[]",
     ),
+    Edit(
+        "padded when there is padding",
+        "method that calls what is defined later",
+        (append("base/strings/basic.jl", "\npadded(s::AbstractString, n::Int=3) = lpad(s, n)\n"),),
+        check='print(Base.padded("1"))',
+        prints="  1",
+    ),
+    Edit(
+        "hashes told",
+        "module's first docstring",
+        (Change("stdlib/SHA/src/SHA.jl", "\nmodule SHA\n", '\n"""\nSecure hashes.\n"""\nmodule SHA\n'),),
+        check="import SHA, Mmap; place(m) = findfirst(==(m), Base.Docs.modules);"
+        " print(place(SHA) < place(Mmap), first(methods(SHA.eval)).line)",
+        prints="true6",
+    ),
+    Edit(
+        "using told at length",
+        "docstrings of keywords moved",
+        (
+            Change(
+                "base/docs/basedocs.jl",
+                "the name `foo`), whether they are `export`ed or not.\n",
+                "the name `foo`), whether they are `export`ed or not.\n\nA second name is `using Foo: foo as bar`.\n",
+            ),
+        ),
+        check="print(Base.Docs.keywords[:quote].data[:linenumber])",
+        prints="393",
+    ),
 )
 
 REFUSED = (
+    Edit(
+        "padded before there is padding",
+        "constant computed with a function that is defined later",
+        (append("base/strings/basic.jl", '\nconst PADDED = lpad("1", 3)\n'),),
+        "constant PADDED in base/strings/basic.jl:755 needs lpad, which comes only later, in base/strings/util.jl:",
+    ),
+    Edit(
+        "matches before there are regexes",
+        "signature with a type that is defined later",
+        (append("base/strings/basic.jl", "\nmatches(s::String, r::Regex) = occursin(r, s)\n"),),
+        "method matches in base/strings/basic.jl:755 needs Regex, which comes only later, in base/regex.jl:",
+    ),
+    Edit(
+        "timed before there is a stopwatch",
+        "macro used that is defined later",
+        (append("base/strings/basic.jl", "\ntimed(s::String) = @elapsed length(s)\n"),),
+        "method timed in base/strings/basic.jl:755 needs @elapsed, which comes only later, in base/timing.jl:",
+    ),
     Edit(
         "back off not so long",
         "struct field added, and compiled code has objects",

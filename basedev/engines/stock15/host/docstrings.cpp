@@ -98,6 +98,16 @@ void Docstrings::for_each(jl_module_t *module,
                 visit(table, entry.first, entry.second);
 }
 
+void Docstrings::for_each_keyword(
+    const std::function<void(jl_value_t *, jl_value_t *, jl_value_t *)> &visit) const {
+    auto *docs = (jl_module_t *)base("Docs");
+    jl_value_t *type = jl_get_global(docs, jl_symbol("DocStr")), *table = jl_get_global(docs, jl_symbol("keywords"));
+    if (table)
+        for (auto &entry : filled(table))
+            if (jl_typeof(entry.second) == type)
+                visit(table, entry.first, entry.second);
+}
+
 void Docstrings::forget(jl_module_t *module, const std::string &file, long from, long to) {
     NoCollection none;
     auto stood_there = [&](jl_value_t *docstring) {
@@ -117,32 +127,31 @@ void Docstrings::forget(jl_module_t *module, const std::string &file, long from,
         if (jl_array_len(order_of(several)) == 0)
             remove(table, binding);
     });
-    // Those of keywords are in a table of their own, by name.
-    auto *docs = (jl_module_t *)base("Docs");
-    jl_value_t *keywords = jl_get_global(docs, jl_symbol("keywords"));
-    for (auto &entry : keywords ? filled(keywords) : std::vector<std::pair<jl_value_t *, jl_value_t *>>()) {
-        if (jl_typeof(entry.second) == jl_get_global(docs, jl_symbol("DocStr")) && stood_there(entry.second))
-            remove(keywords, entry.first);
-    }
+    for_each_keyword([&](jl_value_t *table, jl_value_t *keyword, jl_value_t *docstring) {
+        if (stood_there(docstring))
+            remove(table, keyword);
+    });
 }
 
 void Docstrings::move(const std::string &file, long from, long to, long by) {
     NoCollection none;
+    auto move_one = [&](jl_value_t *docstring) {
+        if (!image.contains(docstring) || lines_in_base.count(docstring))
+            return;
+        Place found = place(docstring);
+        if (found.file != file || found.line < from || to < found.line)
+            return;
+        lines_in_base[docstring] = found.line;
+        jl_value_t *arguments[] = {data_of(docstring), jl_box_int64(found.line + by),
+                                   (jl_value_t *)jl_symbol("linenumber")};
+        checked(jl_call((jl_function_t *)base("setindex!"), arguments, 3));
+    };
     for (jl_value_t *module : image.all_of(jl_module_type))
         for_each((jl_module_t *)module, [&](jl_value_t *, jl_value_t *, jl_value_t *several) {
-            for (auto &entry : pairs(docs_of(several))) {
-                jl_value_t *docstring = entry.second;
-                if (!image.contains(docstring) || lines_in_base.count(docstring))
-                    continue;
-                Place found = place(docstring);
-                if (found.file != file || found.line < from || to < found.line)
-                    continue;
-                lines_in_base[docstring] = found.line;
-                jl_value_t *arguments[] = {data_of(docstring), jl_box_int64(found.line + by),
-                                           (jl_value_t *)jl_symbol("linenumber")};
-                checked(jl_call((jl_function_t *)base("setindex!"), arguments, 3));
-            }
+            for (auto &entry : pairs(docs_of(several)))
+                move_one(entry.second);
         });
+    for_each_keyword([&](jl_value_t *, jl_value_t *, jl_value_t *docstring) { move_one(docstring); });
 }
 
 void Docstrings::settle() {
@@ -206,9 +215,15 @@ void Docstrings::settle() {
         });
 }
 
+static jl_array_t *documented_modules() {
+    return (jl_array_t *)jl_get_global((jl_module_t *)base("Docs"), jl_symbol("modules"));
+}
+
+Docstrings::Docstrings(const Image &image) : image(image), modules_in_base(jl_array_len(documented_modules())) {}
+
 // A module is in the list since its first docstring.
 void Docstrings::settle_modules(const std::function<size_t(const std::string &)> &rank_of) const {
-    auto *modules = (jl_array_t *)jl_get_global((jl_module_t *)base("Docs"), jl_symbol("modules"));
+    jl_array_t *modules = documented_modules();
     auto first = [&](jl_value_t *module) {
         std::pair<size_t, long> earliest = {SIZE_MAX, 0};
         for_each((jl_module_t *)module, [&](jl_value_t *, jl_value_t *, jl_value_t *several) {
@@ -220,10 +235,8 @@ void Docstrings::settle_modules(const std::function<size_t(const std::string &)>
         return earliest;
     };
     size_t count = jl_array_len(modules);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = modules_in_base; i < count; i++) {
         jl_value_t *module = jl_array_ptr_ref(modules, i);
-        if (image.contains(module))
-            continue;
         auto place_of_module = first(module);
         size_t at = 0;
         while (at < i && first(jl_array_ptr_ref(modules, at)) < place_of_module)

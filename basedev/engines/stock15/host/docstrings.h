@@ -10,7 +10,7 @@
 
 class Docstrings {
 public:
-    explicit Docstrings(const Image &image) : image(image) {}
+    explicit Docstrings(const Image &image);
 
     // Takes back the docstrings that stood in lines `from` to `to` of `file` in the base image.
     void forget(jl_module_t *module, const std::string &file, long from, long to);
@@ -22,6 +22,7 @@ public:
 
 private:
     const Image &image;
+    const size_t modules_in_base;  // how many there have docstrings
     std::unordered_map<jl_value_t *, long> lines_in_base;  // of those that were moved
 
     struct Place {
@@ -29,9 +30,11 @@ private:
         long line;
     };
     Place place(jl_value_t *docstring) const;
-    // Brings new modules to their places among those that have docstrings. `rank_of` a file is its place in the sources.
+    // Brings modules that had none to their places among those that have docstrings. `rank_of` a file is its place in the sources.
     void settle_modules(const std::function<size_t(const std::string &)> &rank_of) const;
     Place place_in_base(jl_value_t *docstring) const;
     // Calls `visit` with the module's table, a key of it, and the MultiDoc there.
     void for_each(jl_module_t *module, const std::function<void(jl_value_t *, jl_value_t *, jl_value_t *)> &visit) const;
+    // The same for the docstrings of keywords, which are in a table of their own: the table, a name, and the docstring.
+    void for_each_keyword(const std::function<void(jl_value_t *, jl_value_t *, jl_value_t *)> &visit) const;
 };
