@@ -65,6 +65,13 @@ Name = tuple[str, str]
 NOTHING: dict[str, Any] = {"defined": [], "names": [], "effects": [], "errors": []}
 """What a trial of no steps tells."""
 
+DOCS = "base/docs/Docs.jl"
+DOCUMENTING = (
+    'const documented = (@doc("a", lpad(x::Int)); @doc("a", lpad); @doc("a", Base);'
+    " [Base.Docs.meta(Base)[Base.Docs.Binding(Base, name)] for name in (:lpad, :Base)])"
+)
+"""A statement for a census: its value is what becomes of a docstring. Others are evaluated without theirs."""
+
 BUILDING = frozenset({"base/sysimg.jl", "base/compiler/bootstrap.jl"})
 """Files whose statements compile and load what others define."""
 
@@ -587,6 +594,10 @@ class _Reviser:
         for entry, (before, again, after) in results:
             if before == after or before != again or before.startswith("error: "):
                 continue
+            if entry.text == DOCUMENTING:
+                raise NeedsFullRebuild(
+                    "what documents definitions changed, and with it the docstrings of all that there are"
+                )
             for statement in self.statements_of(entry.path, new=False):
                 if statement.line != entry.line or not computes(statement):
                     continue
@@ -912,6 +923,8 @@ def census_of(
 
     What builds Julia, rather than to define something, is not evaluated again.
     """
+    if DOCS in files:
+        yield DOCS, 0, Evaluate("Base", files[DOCS].name, 1, DOCUMENTING)
     for path, file in files.items():
         if file.modules == ("Core",) or path in BUILDING:
             continue

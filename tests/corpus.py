@@ -1245,6 +1245,30 @@ The `info` field indicates the location of (one of) the zero pivot(s).
 
 REFUSED = (
     Edit(
+        "docstrings that know more",
+        "function that stores docstrings",
+        (
+            Change(
+                "base/docs/Docs.jl",
+                "    str.data[:typesig] = sig\n    return b\n",
+                "    str.data[:typesig] = sig\n    str.data[:known] = true\n    return b\n",
+            ),
+        ),
+        "what documents definitions changed",
+    ),
+    Edit(
+        "docstrings in one piece",
+        "function that makes docstrings of text",
+        (
+            Change(
+                "base/docs/Docs.jl",
+                "_docstr(vec::Core.SimpleVector, data) = DocStr(vec,            nothing, data)",
+                '_docstr(vec::Core.SimpleVector, data) = DocStr(Core.svec(vec..., "\\n"), nothing, data)',
+            ),
+        ),
+        "what documents definitions changed",
+    ),
+    Edit(
         "padded before there is padding",
         "constant computed with a function that is defined later",
         (append("base/strings/basic.jl", '\nconst PADDED = lpad("1", 3)\n'),),
