@@ -110,8 +110,9 @@ void Cutoff::infer_all(const std::unordered_map<jl_method_instance_t *, bool> &b
     Instances order = callees_first(batch), own, likely_same;
     for (jl_method_instance_t *instance : order) {
         auto found = original.find(instance);
+        // Where instances need each other, results can depend on with which of them inference begins.
         bool shared = found != original.end() && found->second == last[instance] && !new_convention.count(instance) &&
-                      !has_inlined(found->second, places);
+                      !cycle_of.count(instance) && !has_inlined(found->second, places);
         (shared ? likely_same : own).push_back(instance);
     }
     if (likely_same.size() < WORTH_A_PROCESS) {
@@ -161,12 +162,15 @@ std::string Cutoff::find_unchanged(const Instances &instances, const FromBothEnd
         }
     };
     std::unordered_set<jl_method_instance_t *> wanted(instances.begin(), instances.end());
+    bool met_cycle = false;  // which comes out as it was entered, and the first process may enter it elsewhere
     size_t counted = inference.count;
     std::string found;
     share.each(false, [&](size_t i) {
         edges.clear();
         inference.infer(instances[i]);
         std::vector<void *> asked(inference.not_cached.begin(), inference.not_cached.end());
+        for (jl_method_instance_t *instance : inference.cached)
+            met_cycle |= cycle_of.count(instance) != 0;
         for (jl_method_instance_t *instance : inference.cached) {
             Edges &own = edges[instance];
             find_in_image(own.missing, instance);
@@ -174,7 +178,7 @@ std::string Cutoff::find_unchanged(const Instances &instances, const FromBothEnd
             if (!wanted.count(instance) || !now || !same_result(now, last.at(instance)) || !all_known(own.called) ||
                 !all_known(own.missing) || !all_known(asked))
                 continue;
-            write(found, {has_asked_all(instance, inference) ? instance : nullptr, instance});
+            write(found, {met_cycle ? nullptr : instance, instance});
             write(found, own.called);
             write(found, own.missing);
             write(found, asked);
