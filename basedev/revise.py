@@ -542,6 +542,8 @@ class _Reviser:
                 raise NeedsFullRebuild(f"{entry['module']}.{entry['name']} was filled after it was bound")
         old, now = _bound(before), _bound(after)
         for name, kinds in old.items():
+            if name[0].startswith(COMPILER) and not self._removes(name[1]):
+                continue  # inference counts in globals of its own, whenever it has something to infer
             if name not in now and kinds != {"function"}:
                 if place := self._bound_elsewhere(name):
                     raise NeedsFullRebuild(f"{'.'.join(name)} is also bound in {place}")
@@ -553,7 +555,7 @@ class _Reviser:
             if entry["kind"] == "module" and not entry["new"]:
                 raise NeedsFullRebuild(f"the module {name[0]}.{name[1]} is another one")
             if name[0].startswith(COMPILER) and entry["kind"] == "global":
-                continue  # inference counts in globals of its own
+                continue
             if not entry["new"] and entry["kind"] in ("constant", "type", "function"):
                 self._changed(name)
         for effect in before["effects"]:
@@ -571,6 +573,10 @@ class _Reviser:
             if method["name"].startswith("@"):
                 self._macro_changed((method["module"], method["name"]), before)
         return len(self.followed) != known
+
+    def _removes(self, name: str) -> bool:
+        """Whether a statement that is gone, or evaluated again, has a name in it."""
+        return any(mentions(one.tree, name) for each in self.differences.values() for one in each.removed)
 
     def _learn_from_computed(self, steps: Sequence[Step], numbers: Sequence[int]) -> bool:
         """Whether unchanged statements give something else after the steps: what they ran is different then."""
