@@ -36,11 +36,16 @@ public:
             hash = (hash ^ ((const uint8_t *)data)[i]) * 0x100000001b3;
     }
     void word(const char *text) { bytes(text, strlen(text) + 1); }
-    // Names that the compiler makes have counters in them.
+    // Names that the compiler makes have counters in them, and ids of log messages depend on those that there are.
     void name(jl_sym_t *symbol) {
-        for (const char *c = jl_symbol_name(symbol); *c; c++)
-            if (!(*c >= '0' && *c <= '9' && strchr(jl_symbol_name(symbol), '#')))
-                bytes(c, 1);
+        const char *text = jl_symbol_name(symbol);
+        bool counted = strchr(text, '#') != nullptr;
+        size_t length = strlen(text);
+        if (length > 9 && text[length - 9] == '_' && strspn(text + length - 8, "0123456789abcdef") == 8)
+            length -= 8;
+        for (size_t i = 0; i < length; i++)
+            if (!(counted && text[i] >= '0' && text[i] <= '9'))
+                bytes(text + i, 1);
         bytes("", 1);
     }
     void value(jl_value_t *object, int depth = 0) {
