@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from .syntax import WRAPPING_MACROS, Statement, Tree, is_definition, is_signature, mentions, name_of
 
 NAMES_OF_SYNTAX = frozenset({"begin", "end", ":", "...", "_", "ccall", "cglobal", "new"})
+TRANSPARENT_MACROS = WRAPPING_MACROS - {"@eval"}
+"""Macros around a definition that stands there as it is evaluated."""
+
 LATE = ("->", "do", "quote", "function", "macro", "export", "import", "using", "module", "meta", "inert")
 """Heads of what is not evaluated with the statement that it stands in, or names nothing that must be there."""
 
@@ -40,7 +43,7 @@ def may_bind(tree: Tree, name: str) -> bool:
         return name.removeprefix("@") in _leaves(tree[1])
     if head in ("export", "call", "module"):
         return bool(head == "module" and tree[2] == name)
-    if head == "macrocall" and name_of(tree[1]) in WRAPPING_MACROS - {"@eval"}:
+    if head == "macrocall" and name_of(tree[1]) in TRANSPARENT_MACROS:
         return may_bind(tree[-1], name)
     if head in ("block", "toplevel", "if", "elseif", "&&", "||", "let"):
         return any(may_bind(part, name) for part in tree[1:])
@@ -59,7 +62,7 @@ def _evaluated(tree: Tree) -> Iterator[str]:
     elif head in ("=", "kw"):
         yield from _evaluated(tree[-1])
     elif head == "macrocall":
-        if name_of(tree[1]) in WRAPPING_MACROS - {"@eval"}:
+        if name_of(tree[1]) in TRANSPARENT_MACROS:
             yield from _evaluated(tree[-1])
     elif head in ("struct", "abstract", "primitive"):
         for part in parts:
@@ -113,7 +116,7 @@ def _macros(tree: Tree) -> Iterator[str]:
     if tree[0] == "macrocall":
         if isinstance(tree[1], str):
             yield tree[1]
-        if name_of(tree[1]) not in WRAPPING_MACROS - {"@eval"}:
+        if name_of(tree[1]) not in TRANSPARENT_MACROS:
             return
     for part in tree[1:]:
         yield from _macros(part)
@@ -138,9 +141,9 @@ def _leaves(tree: Tree) -> Iterator[str]:
     if isinstance(tree, str):
         yield tree
     elif isinstance(tree, tuple) and tree:
-        if tree[0] in ("tuple", "block", "local", "global", "const"):
+        if tree[0] in ("tuple", "block", "local", "global", "const", "curly", "comparison"):
             for part in tree[1:]:
                 yield from _leaves(part)
-        elif tree[0] in ("=", "<:", ">:", "::", "curly", "where", "call", "comparison"):
-            for part in tree[1:] if tree[0] in ("curly", "comparison") else tree[1:2]:
+        elif tree[0] in ("=", "<:", ">:", "::", "where", "call"):
+            for part in tree[1:2]:
                 yield from _leaves(part)

@@ -235,13 +235,16 @@ class _Reviser:
             self.parsed[new, path] = self.parsed[False, path] = found
         return found is not None
 
-    def statements_with(self, words: Iterable[str], *, new: bool) -> Iterator[tuple[str, SourceFile, Statement]]:
-        """The statements of files in whose text one of the words stands. Only such files are parsed."""
+    def statements_with(
+        self, words: Iterable[str], *, new: bool, paths: Iterable[str] | None = None
+    ) -> Iterator[tuple[str, SourceFile, Statement]]:
+        """The statements of files, of all or of `paths` in their order, in whose text one of the words stands. Only
+        such files are parsed."""
         sources, sought = self.new if new else self.old, [word.encode() for word in words]
-        for path, file in list(self.files.items()):
+        for path in list(self.files if paths is None else paths):
             if path in sources.blobs and any(word in sources.contents[path] for word in sought):
                 for statement in self.statements_of(path, new=new):
-                    yield path, file, statement
+                    yield path, self.files[path], statement
 
     def find_differences(self) -> None:
         changes = ChangeSet.between(self.old, self.new)
@@ -722,36 +725,40 @@ class _Reviser:
 
     def _check_order(self, evaluated: list[tuple[Replacement, Evaluate]]) -> None:
         """Raises NeedsFullRebuild when a statement needs a name that is bound after it: no rebuild gets there."""
-        for replacement, _ in evaluated:
-            path, statement = replacement.path, replacement.statement
-            if replacement.only_documentation or len(self.files[path].modules) != 1 or path in BUILDING:
+        for path in dict.fromkeys(replacement.path for replacement, _ in evaluated):
+            if len(self.files[path].modules) != 1 or path in BUILDING:
                 continue
             difference = self.differences[path]
-            before = [one for one in difference.removed if one.tree == statement.tree]
-            before += (new for _, new in difference.unchanged if new.line < statement.line)
-            found = {name for one in before for name in needed(one)}
-            for name in sorted(needed(statement) - found):
-                if later := self._bound_later(name, path, statement.line):
-                    raise NeedsFullRebuild(
-                        f"{describe(statement.tree)} in {path}:{statement.line} needs {name},"
-                        f" which comes only later, in {later}"
-                    )
+            fresh = {id(one.statement) for one in difference.evaluated if not one.only_documentation}
+            last = max((one.statement.line for one in difference.evaluated), default=0)
+            found: set[str] = set()  # what unchanged statements above need
+            for statement in self.statements_of(path, new=True):
+                if statement.line > last:
+                    break
+                if id(statement) not in fresh:
+                    found |= needed(statement)
+                    continue
+                again = any(one.tree == statement.tree for one in difference.removed)
+                for name in () if again else sorted(needed(statement) - found):
+                    if later := self._bound_later(name, path, statement.line):
+                        raise NeedsFullRebuild(
+                            f"{describe(statement.tree)} in {path}:{statement.line} needs {name},"
+                            f" which comes only later, in {later}"
+                        )
 
     def _bound_later(self, name: str, path: str, line: int) -> str | None:
         """Where a name is bound first, if that is in Base or the same package and behind a line of a file."""
-        places, word = self._places, name.removeprefix("@").encode()
+        places = self._places
         own = {places[path][0], places.get("base/Base.jl", places[path])[0]}
-        for other in sorted(self.files, key=lambda one: places[one]):
-            if other in BUILDING or other not in self.new.blobs or word not in self.new.contents[other]:
+        in_order = sorted(self.files.keys() - BUILDING, key=lambda one: places[one])
+        for other, file, statement in self.statements_with([name.removeprefix("@")], new=True, paths=in_order):
+            core = file.modules == ("Core",)  # where names of the runtime are exported
+            if not (mentions(statement.tree, name) if core else may_bind(statement.tree, name)):
                 continue
-            core = self.files[other].modules == ("Core",)  # where names of the runtime are exported
-            for statement in self.statements_of(other, new=True):
-                if not (mentions(statement.tree, name) if core else may_bind(statement.tree, name)):
-                    continue
-                if (*places[other], statement.line) <= (*places[path], line):
-                    return None
-                if places[other][0] in own:
-                    return f"{other}:{statement.line}"
+            if (*places[other], statement.line) <= (*places[path], line):
+                return None
+            if places[other][0] in own:
+                return f"{other}:{statement.line}"
         return None
 
     # ---- what is taken back ----

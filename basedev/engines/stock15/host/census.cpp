@@ -28,6 +28,15 @@ double seconds() {
     return time.tv_sec + time.tv_nsec * 1e-9;
 }
 
+// Whether a name is an id of a log message of the statement that is evaluated: its module's name and eight digits.
+bool is_log_id(const char *text, size_t length) {
+    if (length < 10 || text[length - 9] != '_' || strspn(text + length - 8, "0123456789abcdef") != 8)
+        return false;
+    std::string module(evaluated->module);
+    std::replace(module.begin(), module.end(), '.', '_');
+    return module == std::string(text, length - 9);
+}
+
 // A digest of values by their contents.
 class Digest {
 public:
@@ -41,7 +50,7 @@ public:
         const char *text = jl_symbol_name(symbol);
         bool counted = strchr(text, '#') != nullptr;
         size_t length = strlen(text);
-        if (length > 9 && text[length - 9] == '_' && strspn(text + length - 8, "0123456789abcdef") == 8)
+        if (is_log_id(text, length))
             length -= 8;
         for (size_t i = 0; i < length; i++)
             if (!(counted && text[i] >= '0' && text[i] <= '9'))

@@ -95,7 +95,6 @@ private:
     void restore_edges();
     void widen_to_cycles();
     void round(Dependencies &dependencies, Inference &inference);
-    bool has_asked_all(jl_method_instance_t *instance, const Inference &inference) const;
     void infer_all(const std::unordered_map<jl_method_instance_t *, bool> &batch, Dependencies &dependencies,
                    Inference &inference);
     std::string find_unchanged(const Instances &instances, const FromBothEnds &share, Inference &inference) const;

@@ -90,18 +90,14 @@ std::vector<void *> read(const char *&at) {
 
 }  // namespace
 
-// Of those that the last call of inference has inferred: whether what it asked about is as it will be after the batch.
-// Others of the batch that had no result yet were inferred on the way, which is all, unless they need each other.
-bool Cutoff::has_asked_all(jl_method_instance_t *instance, const Inference &inference) const {
-    return inference.cached.size() == 1 || !cycle_of.count(instance);
-}
-
 void Cutoff::infer_all(const std::unordered_map<jl_method_instance_t *, bool> &batch, Dependencies &dependencies,
                        Inference &inference) {
     auto infer_here = [&](jl_method_instance_t *instance) {
         infer(instance, dependencies, inference);
+        // What they asked about is as it will be after the batch, unless they need each other: others of it that had no
+        // result yet were inferred on the way.
         for (jl_method_instance_t *inferred : inference.cached)
-            if (has_asked_all(inferred, inference) && batch.count(inferred))
+            if (batch.count(inferred) && (inference.cached.size() == 1 || !cycle_of.count(inferred)))
                 up_to_date[inferred] = batch.at(inferred);
     };
     std::vector<Place> places;
