@@ -301,7 +301,7 @@ class _Reviser:
             if (inside, name) in come:
                 difference.evaluated.remove(come.pop((inside, name)))  # the same, elsewhere in the file
                 continue
-            target = _beside(path, str(name))
+            target = self._named(path, str(name))
             if target not in self.files or len(self.files[target].modules) != 1 or target in self.differences:
                 raise NeedsFullRebuild(f"the include of {name} in {path}:{statement.line} is gone")
             old = self.statements_of(target, new=False)
@@ -312,14 +312,14 @@ class _Reviser:
             self.included.append(Exclude(self.files[target].modules[0], self.files[target].name))
         for (inside, name), replacement in come.items():
             difference.evaluated.remove(replacement)
-            target = _beside(path, str(name))
+            target = self._named(path, str(name))
             if target in self.files and not any(included(one.tree) == name for one in gone.values()):
                 raise NeedsFullRebuild(f"{target} is included a second time")
             if target not in self.new.blobs:
                 raise UserCodeError(f"{path}:{replacement.statement.line}: there is no {target} to include")
             including = self.files[path]
             self.files[target] = SourceFile(
-                _beside(including.name, str(name)),
+                posixpath.normpath(posixpath.join(including.name, posixpath.relpath(target, path))),
                 tuple(_full_module(module, inside) for module in including.modules),
             )
             self.parsed[False, target] = []
@@ -432,12 +432,21 @@ class _Reviser:
                 own = known.get(path, [])
             else:
                 own = includes_in(path, sources.contents[path]) if path in sources.blobs else []
-            for target, line in own:
-                if target not in self.files:  # while Base is built, its files are named from `base`
-                    of_base = posixpath.join("base", posixpath.relpath(target, posixpath.dirname(path)))
-                    target = of_base if of_base in self.files else target
-                including.setdefault(target, (path, line))
+            for beside, line in own:
+                targets = _may_name(path, beside)
+                including.setdefault(next((one for one in targets if one in self.files), beside), (path, line))
         return including
+
+    def _named(self, path: str, name: str) -> str:
+        """The file that a new or former `include` in the file `path` names."""
+        targets = _may_name(path, _beside(path, name))
+        if len(targets) == 1:
+            return targets[0]
+        for other, _ in includes_in(path, self.old.contents[path]) if path in self.old.blobs else ():
+            for known, target in zip(_may_name(path, other), targets, strict=True):
+                if known in self.files:
+                    return target
+        raise NeedsFullRebuild(f"whether {path} names {name} from beside it or from base can't be told")
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, ...]]:
@@ -974,8 +983,15 @@ def includes_in(path: str, text: bytes) -> list[tuple[str, int]]:
 
 
 def _beside(path: str, name: str) -> str:
-    """The file that an `include` in the file `path` names."""
+    """The file that an `include` in the file `path` names if names are relative to it."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
+
+
+def _may_name(path: str, beside: str) -> list[str]:
+    """The files that an `include` in the file `path` may name: the one beside it or, since Base's first files are
+    named from where it is built (base/Base.jl, above `SOURCE_PATH`), one in `base`."""
+    of_base = posixpath.normpath(posixpath.join("base", posixpath.relpath(beside, posixpath.dirname(path))))
+    return [beside] if beside == of_base or not path.startswith("base/") else [beside, of_base]
 
 
 def _full_module(module: str, inside: tuple[str, ...]) -> str:

@@ -892,6 +892,30 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
         prints="-_8= url.jl",
     ),
     Edit(
+        "strings that shout",
+        "new file of a directory of Base, included by a name relative to `base`",
+        (
+            append("base/strings/shout.jl", "shout(s::AbstractString) = string(uppercase(s), '!')\n"),
+            Change(
+                "base/strings/strings.jl",
+                'include("strings/io.jl")\n',
+                'include("strings/io.jl")\ninclude("strings/shout.jl")\n',
+            ),
+        ),
+        check='print(Base.shout("é"), \' \', which(Base.shout, (String,)).file)',
+        prints="É! strings/shout.jl",
+    ),
+    Edit(
+        "digits of Ryu in a file of their own",
+        "new file of a directory of Base, included by a name relative to it",
+        (
+            append("base/ryu/digits.jl", "significant(x) = count(isdigit, split(string(x), 'e')[1])\n"),
+            Change("base/ryu/Ryu.jl", 'include("exp.jl")\n', 'include("exp.jl")\ninclude("digits.jl")\n'),
+        ),
+        check="print(Base.Ryu.significant(1.25e100))",
+        prints="3",
+    ),
+    Edit(
         "deprecated arithmetic of dates",
         "file and its include removed",
         (

@@ -13,7 +13,7 @@ from basedev.engines.stock15.baseimage import make_base_image
 from basedev.engines.stock15.host_program import Host, host_program
 from basedev.storage import Storage
 
-BASE_TESTS = ("strings/basic", "strings/util", "dict", "sorting", "arrayops", "iterators", "numbers")
+BASE_TESTS = ("strings/basic", "strings/util", "dict", "iterators")
 
 WHERE_IS_THE_CODE = r"""
 function image_of(f, types)

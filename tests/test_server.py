@@ -444,10 +444,11 @@ def test_it_has_nothing_of_its_starter(cold: Bench, tmp_path: Path) -> None:
 def test_code_is_evaluated_as_the_client_would(cold: Bench) -> None:
     """Environment and directory are its own, not the server's."""
     cold.json("serve", "start")
+    late = "base/client.jl"  # it may use all of Base
     cold.append(
-        UTIL, '\nconst told = ENV["TELL"]\nconst here = ccall(:getenv, Cstring, (Cstring,), "TELL") != C_NULL\n'
+        late, '\nconst told = ENV["TELL"]\nconst here = ccall(:getenv, Cstring, (Cstring,), "TELL") != C_NULL\n'
     )
-    cold.append(UTIL, "const where = pwd()\n")
+    cold.append(late, "const where = pwd()\n")
     done = cold.basedev("--json", "build", "--engine", "stock-1.5", environment={"TELL": "client"})
     told = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
