@@ -104,11 +104,6 @@ class Checkout:
             and real.stat().st_uid in {0, os.geteuid()}
         )
 
-    @property
-    def shipped_sysimage(self) -> Path:
-        """The system image that came with the checkout's Julia."""
-        return self.distribution.libraries / "julia/sys.so"
-
     def sources(self, like: Sources | None = None) -> Sources:
         """The sources as they are now; contents that are also in `like` are taken from there."""
         return Sources.read(self.root, like)

@@ -523,7 +523,3 @@ def _build(
     if options.command != "build" and result.full_rebuild_reason and result.status == "built":
         terminal.message(f"rebuilt in full: {result.full_rebuild_reason}")
     return result
-
-
-if __name__ == "__main__":
-    sys.exit(main())
