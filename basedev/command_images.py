@@ -140,7 +140,6 @@ def _show(told: Told, terminal: Terminal) -> None:
         return terminal.json(
             {"status": "shown", **_known(about), **told.to_json(), "image_id": item.id, "engine": about.get("engine")}
         )
-    now = time.time()
     states = [word for word, holds in (("pinned", item.pinned), ("in use", told.in_use)) if holds]
     if told.processes:
         states.append(f"by process {', '.join(map(str, told.processes))}")
@@ -151,8 +150,8 @@ def _show(told: Told, terminal: Terminal) -> None:
         ("", "of the present sources" if told.present else None),
         ("", "damaged: its manifest can't be read" if not about else None),
         ("size", f"{size(item.size)}; its removal frees {size(item.frees)} of disk"),
-        ("last used", f"{age(max(0.0, now - item.used))} ago"),
-        ("made", f"{_moment(about['created'])}, {age(max(0.0, now - about['created']))} ago" if about else None),
+        ("last used", f"{age(seconds_since(item.used))} ago"),
+        ("made", f"{_moment(about['created'])}, {age(seconds_since(about['created']))} ago" if about else None),
         ("engine", about.get("engine")),
         ("Julia", about.get("julia_version")),
         ("base image", about.get("base_id")),

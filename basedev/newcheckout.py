@@ -106,10 +106,9 @@ def _errors_in(path: Path) -> Iterator[None]:
 
 def copy_sources(source: Distribution, tree: Path) -> None:
     """Copies a distribution's pristine sources to the empty directory `tree`, in upstream's layout."""
-    stdlib = next((source.sources / "stdlib").iterdir())
     for origin, name in (
         (source.sources / "base", "base"),
-        (stdlib, "stdlib"),
+        (source.standard_libraries, "stdlib"),
         (source.sources / "test", "test"),
     ):
         shutil.copytree(origin, tree / name, symlinks=True, copy_function=_copy)

@@ -262,7 +262,7 @@ def _failure(program: str, status: int, output: str) -> SetupError | InternalErr
 
 @contextmanager
 def timed(timings: dict[str, float], step: str) -> Iterator[None]:
-    """Adds the seconds that a block takes to `timings`."""
+    """Notes in `timings` how many seconds a block takes."""
     begin = time.monotonic()
     try:
         yield

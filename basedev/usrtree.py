@@ -21,14 +21,15 @@ from pathlib import Path
 
 from .distribution import MULTIARCH, Distribution, Package
 from .errors import SetupError, UsageError
+from .places import NOTES
 
 SCHEMA = 1
-ORIGIN = "usr/share/basedev/origin.json"
+ORIGIN = f"{NOTES}/origin.json"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a tree's `usr/` came from, as `usr/share/basedev/origin.json` records it."""
+    """Where a tree's `usr/` came from, as the file ORIGIN of the tree records it."""
 
     julia_version: str
     prefix: Path
@@ -123,7 +124,7 @@ def _fill(distribution: Distribution, tree: Path, usr: Path, commit: str | None)
         (usr / "include" / entry.name).symlink_to(entry)
 
     share = usr / "share/julia"
-    stdlib = share / "stdlib" / _version_directory(distribution.version)
+    stdlib = share / "stdlib" / distribution.standard_libraries.name
     stdlib.mkdir(parents=True)
     _share(built / "share/julia", share, recursive=False)  # base.cache, julia-config.jl
     (share / "base").symlink_to("../../../base")
@@ -139,13 +140,9 @@ def _fill(distribution: Distribution, tree: Path, usr: Path, commit: str | None)
         "packages": [asdict(package) for package in distribution.packages],
         "commit": commit,
     }
-    (usr / "share/basedev").mkdir()
-    (usr / "share/basedev/origin.json").write_text(json.dumps(origin, indent=1) + "\n")
-
-
-def _version_directory(version: str) -> str:
-    major, minor, _ = version.split(".", 2)
-    return f"v{major}.{minor}"
+    record = usr / ORIGIN.removeprefix("usr/")
+    record.parent.mkdir()
+    record.write_text(json.dumps(origin, indent=1) + "\n")
 
 
 def _share(source: Path, target: Path, *, recursive: bool = True) -> None:

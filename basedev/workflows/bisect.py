@@ -31,6 +31,7 @@ from ..errors import NeedsFullRebuild, SetupError, UsageError, UserCodeError
 from ..process import die_with_parent
 from ..repository import repository
 from ..revision import Definition
+from ..sizes import counted
 from ..storage import Storage, digest_of, disk_errors
 from ..syntax import statements
 from ..worktree import Worktree
@@ -393,8 +394,8 @@ class Bisector:
             commit = choice.commit
             mean = record.seconds / len(record.tests) if record.tests else 0.0
             expected = f", {mean * (choice.steps + 1):.0f} s" if mean else ""
-            steps = f"about {_count(choice.steps + 1, 'test')}{expected}"
-            self._tell(f"{_count(choice.left, 'commit')} left, {steps}: {self._named(commit)}")
+            steps = f"about {counted(choice.steps + 1, 'test')}{expected}"
+            self._tell(f"{counted(choice.left, 'commit')} left, {steps}: {self._named(commit)}")
             verdicts: tuple[Verdict, ...] = ("good", "bad")
             after = [record.choose(graph, {commit: verdict}).commit for verdict in verdicts]
             self._test(record, commit, [one for one in after if one], tree)
@@ -561,10 +562,6 @@ def run_command(
             running.wait()
             raise
     return status if status >= 0 else 128 - status
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _how(result: Result) -> str:

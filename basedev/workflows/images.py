@@ -10,7 +10,7 @@ from ..checkout import Checkout
 from ..collection import BASES, IMAGES, Collected, Collection, Item, on_disk
 from ..engines.stock15.baseimage import base_id
 from ..errors import BasedevError
-from ..sources import Sources
+from ..sources import sources_id
 from ..storage import Storage
 
 
@@ -140,5 +140,5 @@ def _made_from(item: Item) -> set[str]:
     """The ids of an image's sources and base image."""
     about = item.manifest
     if item.kind == BASES:
-        return {Sources(about.get("sources", {}), {}).id, item.id}
+        return {sources_id(about.get("sources", {})), item.id}
     return {about.get("sources_id", ""), about.get("base_id", "")}

@@ -14,14 +14,13 @@ from ..engines.stock15.host_program import Host
 from ..engines.stock15.layer import check
 from ..errors import NeedsFullRebuild, SetupError
 from ..impact import Impact, read
+from ..places import DEPENDENCIES
 from ..revise import Census, DefinedTwice, Parsed, SourceFile, revise
 from ..signatures import pretty
 from ..sources import ChangeSet, Sources
 from ..storage import Storage, digest_of
 from ..syntax import Statement
 from .build import CHAINED, Builder
-
-RECORD = "dependencies.bin"
 
 SECONDS_FOR_RECORD = 25.0
 
@@ -76,9 +75,9 @@ class Impacts(Builder):
                     self.storage.staging("dependencies") as made,
                     Host(self._program, image, self.checkout.distribution) as host,
                 ):
-                    host.dependencies(made / RECORD)
+                    host.dependencies(made / DEPENDENCIES)
                     entry = self.store.publish("dependencies", name, made, {"image_id": image.parent.name})
-        return entry.file(RECORD)
+        return entry.file(DEPENDENCIES)
 
     def _follow(
         self,

@@ -6,7 +6,6 @@ with their code and lines, docstrings. What one has and the other has not is a d
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -182,8 +181,7 @@ def set_aside(ours: Facts, theirs: Facts, before: Facts) -> tuple[Facts, Facts, 
 
 def _undisturbed(command: Sequence[str], depot: Path) -> list[str | Path]:
     """A command without what the user set for Julia in the environment."""
-    unset = [word for name in sorted(os.environ) if name.startswith("JULIA_") for word in ("-u", name)]
-    return ["env", *unset, f"JULIA_DEPOT_PATH={depot}", *command]
+    return [*process.without_settings("JULIA_"), f"JULIA_DEPOT_PATH={depot}", *command]
 
 
 def read_facts(text: str) -> Facts:

@@ -139,8 +139,7 @@ def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
     found = {}
     for path in sorted((distribution.sources / "base").rglob("*.jl")):
         found[path.relative_to(distribution.sources).as_posix()] = path.read_bytes()
-    (libraries,) = (distribution.sources / "stdlib").iterdir()
-    for library in sorted(libraries.iterdir()):
+    for library in sorted(distribution.standard_libraries.iterdir()):
         for name in library_sources(library):
             found[f"stdlib/{library.name}/{name}"] = (library / name).read_bytes()
     return found
