@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .collection import BASES, Item, seconds_since, shortest
 from .errors import SetupError
+from .revision import place
 from .sizes import age, counted, effect, parse_size, size
 from .terminal import Terminal
 
@@ -175,8 +176,7 @@ def _show(told: Told, terminal: Terminal) -> None:
     for path in known["changed_files"]:
         terminal.result(f"  {path}")
     for one in (*known["definitions"]["evaluated"], *known["definitions"]["deleted"]):
-        where = one["path"].removeprefix("base/")
-        terminal.result(f"  {one['what']} in {where}:{one['line']} {one['change']}")
+        terminal.result(f"  {one['what']} in {place(one['path'], one['line'])} {one['change']}")
     return None
 
 

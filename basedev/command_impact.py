@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .command_images import fitted
 from .errors import SetupError
 from .impact import SORTS, Change, Counts, Impact, Node
+from .revision import place
 from .signatures import brief
 from .sizes import counted, size
 from .terminal import STYLES, Terminal, escape
@@ -92,7 +93,7 @@ def _tell(impact: Impact, options: argparse.Namespace, terminal: Terminal) -> No
         functions = counted(impact.recompiled, "function")
         out.print(f"{functions} compiled anew; {total.native} of what is invalidated had native code")
     for one in impact.definitions if not impact.changes else ():
-        out.print(escape(f"  {one.what} in {_where(one.path, one.line)} {one.change}"))
+        out.print(escape(f"  {one.what} in {place(one.path, one.line)} {one.change}"))
     begun = sorted((change for change in impact.changes if change.branch.invalidated), key=SORTS[options.sort])
     if begun:
         out.print()
@@ -100,7 +101,7 @@ def _tell(impact: Impact, options: argparse.Namespace, terminal: Terminal) -> No
         _show_tree(change, options, out)
     if any(node.own.changed for node in impact.nodes()) and not impact.everything:
         out.print("[dim]9 (2): 9 are invalidated through it, 2 really change; *: it really changes itself[/]")
-    methods = [(one.counts, f"{brief(one.what)} in {_where(one.path, one.line)}") for one in impact.methods()]
+    methods = [(one.counts, f"{brief(one.what)} in {place(one.path, one.line)}") for one in impact.methods()]
     _table("Methods that lose specializations", methods, terminal)
     _table("Modules", list(zip(impact.modules().values(), impact.modules(), strict=True)), terminal)
     _table("Most costly branches", [(one.branch, _name(one)) for one in impact.branches()], terminal)
@@ -115,12 +116,8 @@ def _tell(impact: Impact, options: argparse.Namespace, terminal: Terminal) -> No
     _list("Invalidated for no call that is known", [brief(what) for what in impact.elsewhere], out)
 
 
-def _where(path: str, line: int) -> str:
-    return f"{path.removeprefix('base/')}:{line}"
-
-
 def _name(node: Node) -> str:
-    return f"{brief(node.what)} in {_where(node.path, node.line)}"
+    return f"{brief(node.what)} in {place(node.path, node.line)}"
 
 
 def _table(title: str, rows: Sequence[tuple[Counts, str]], terminal: Terminal) -> None:
@@ -184,7 +181,7 @@ def _label(node: Node) -> Text:
     mark = ("* ", "yellow") if node.own.changed else ""
     inlined = "" if node.own.invalidated else (" (inlined)", "dim")
     what = (brief(node.what), "" if node.own.changed else "dim")
-    return _text(f"{_both(node.branch)} ", mark, what, (f" in {_where(node.path, node.line)}", "dim"), inlined)
+    return _text(f"{_both(node.branch)} ", mark, what, (f" in {place(node.path, node.line)}", "dim"), inlined)
 
 
 def _both(counts: Counts) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .revision import Definition
+from .revision import Definition, as_json, place
 from .signatures import brief, pretty, spoken
 
 MOST_BRANCHES = 10
@@ -215,7 +215,6 @@ class Impact:
         for node in self.nodes():
             for caller in node.callers:
                 nodes[numbers[id(caller)]]["callee"] = numbers[id(node)]
-        told = [vars(definition) for definition in self.definitions]
         total = self.total
         return {
             "status": "shown",
@@ -224,10 +223,7 @@ class Impact:
             "base_id": self.base_id,
             "sources_id": self.sources_id,
             "changed_files": list(self.changed_files),
-            "definitions": {
-                "evaluated": [one for one in told if one["change"] != "deleted"],
-                "deleted": [one for one in told if one["change"] == "deleted"],
-            },
+            "definitions": as_json(self.definitions),
             "full_rebuild_reason": self.full_rebuild_reason,
             "new_code_reason": self.new_code_reason,
             "no_cutoff_reason": self.no_cutoff_reason,
@@ -296,5 +292,5 @@ def read(answer: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _method(about: Mapping[str, Any], paths: Mapping[str, str]) -> str:
-    path = paths.get(about["file"], about["file"])
-    return f"{brief(pretty(about['signature']))} in {path.removeprefix('base/')}:{about['line']}"
+    where = place(paths.get(about["file"], about["file"]), about["line"])
+    return f"{brief(pretty(about['signature']))} in {where}"

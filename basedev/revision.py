@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,19 @@ class Definition:
     line: int
     change: str
     """"added", "modified", "deleted" or "documented"."""
+
+
+def place(path: str, line: int) -> str:
+    """A line of a source file, as people write it: `strings/util.jl:192` of `base/strings/util.jl`."""
+    return f"{path.removeprefix('base/')}:{line}"
+
+
+def as_json(definitions: Iterable[Definition]) -> dict[str, list[dict[str, Any]]]:
+    """Definitions as `--json` has them: those that are evaluated, and those that are gone."""
+    found: dict[str, list[dict[str, Any]]] = {"evaluated": [], "deleted": []}
+    for one in definitions:
+        found["deleted" if one.change == "deleted" else "evaluated"].append(vars(one))
+    return found
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .errors import BasedevError, OutputError
-from .revision import Definition
+from .revision import Definition, place
 from .signatures import brief
 from .sizes import WORTH_SHOWING, age, counted, effect, size
 from .workflows.build import NOTHING_KNOWN, Result
@@ -414,5 +414,5 @@ class Terminal:
     def _definitions(console: Console, definitions: tuple[Definition, ...]) -> None:
         for one in definitions:
             style = STYLES[one.change]
-            what, where = escape(brief(one.what)), escape(one.path.removeprefix("base/"))
-            console.print(f"  [bold]{what}[/] in {where}:{one.line} [{style}]{one.change}[/]")
+            what, where = escape(brief(one.what)), escape(place(one.path, one.line))
+            console.print(f"  [bold]{what}[/] in {where} [{style}]{one.change}[/]")

@@ -30,7 +30,7 @@ from ..engines.stock15.baseimage import Progress
 from ..errors import NeedsFullRebuild, SetupError, UsageError, UserCodeError
 from ..process import die_with_parent
 from ..repository import repository
-from ..revision import Definition
+from ..revision import Definition, as_json
 from ..sizes import counted
 from ..storage import Storage, digest_of, disk_errors
 from ..syntax import statements
@@ -160,15 +160,11 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` prints, with `definitions` of the culprit's own."""
-        about = self.definitions or ()
         return {
             "status": self.status,
             "culprits": [vars(one) for one in self.culprits],
             "changed_files": list(self.files),
-            "definitions": {
-                "evaluated": [vars(one) for one in about if one.change != "deleted"],
-                "deleted": [vars(one) for one in about if one.change == "deleted"],
-            },
+            "definitions": as_json(self.definitions or ()),
             "tests": [asdict(one) for one in self.record.tests],
             "seconds": round(self.record.seconds, 2),
             "log": self.log,

@@ -25,7 +25,7 @@ from ..engines.stock15.layer import Layer, NeedsJuliasRule, check, make_layer
 from ..errors import InternalError, NeedsFullRebuild, UsageError
 from ..holds import Hold
 from ..revise import SourceFile, revise
-from ..revision import Definition, Revision
+from ..revision import Definition, Revision, as_json
 from ..servers import Limits, NoServer, Servers, allowed
 from ..sizes import parse_size
 from ..sources import ChangeSet, Sources
@@ -98,8 +98,7 @@ class Result:
         self.peak_memory = layer.peak_memory
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `--json` prints (architecture of the command line)."""
-        told = [vars(definition) for definition in self.definitions]
+        """The object that `--json` prints."""
         return {
             "status": self.status,
             "engine": self.engine,
@@ -112,10 +111,7 @@ class Result:
             "old_lines_reason": self.old_lines_reason,
             "changed_files": list(self.changed_files),
             "ignored_files": list(self.ignored_files),
-            "definitions": {
-                "evaluated": [one for one in told if one["change"] != "deleted"],
-                "deleted": [one for one in told if one["change"] == "deleted"],
-            },
+            "definitions": as_json(self.definitions),
             "no_cutoff_reason": self.no_cutoff_reason,
             "invalidated": self.invalidated,
             "reinferred": self.reinferred,
@@ -294,8 +290,8 @@ class ImageBuilder(ABC):
         result.hold = entry.hold
         result.full_rebuild_reason, result.new_code_reason = about["full_rebuild_reason"], about["new_code_reason"]
         result.old_lines_reason = about["old_lines_reason"]
-        told = (*about["definitions"]["evaluated"], *about["definitions"]["deleted"])
-        result.definitions = tuple(Definition(**one) for one in told)
+        definitions = (*about["definitions"]["evaluated"], *about["definitions"]["deleted"])
+        result.definitions = tuple(Definition(**one) for one in definitions)
         result.invalidated, result.recompiled = about["invalidated"], about["recompiled"]
 
 

@@ -16,6 +16,7 @@ from ..errors import NeedsFullRebuild, SetupError
 from ..impact import Impact, read
 from ..places import DEPENDENCIES
 from ..revise import Census, DefinedTwice, Parsed, SourceFile, revise
+from ..revision import place
 from ..signatures import pretty
 from ..sources import ChangeSet, Sources
 from ..storage import Storage, digest_of
@@ -95,10 +96,10 @@ class Impacts(Builder):
             revision = revise(old, new, files, host, census, parsed)
         except DefinedTwice as reason:
             about = reason.method
-            place = f"{paths.get(about['file'], about['file']).removeprefix('base/')}:{about['line']}"
+            where = place(paths.get(about["file"], about["file"]), about["line"])
             return {
                 "full_rebuild_reason": str(reason),
-                "overwrites": [f"{pretty(about['signature'])} in {place}"],
+                "overwrites": [f"{pretty(about['signature'])} in {where}"],
             }
         except NeedsFullRebuild as reason:
             return {"full_rebuild_reason": str(reason)}
