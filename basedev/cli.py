@@ -33,10 +33,11 @@ from .errors import (
     exit_code,
 )
 from .places import HOOKS
+from .shells import SHELLS
 from .sizes import parse_size
 from .storage import Storage
 from .terminal import Terminal
-from .workflows.autoload import SHELLS, shell_code
+from .workflows.autoload import shell_code
 from .workflows.background import Background
 from .workflows.build import FULL, Builder, Result
 from .workflows.builders import builder_for, initialise

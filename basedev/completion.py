@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 
+from .shells import fish_word
 from .usage import Command, Option, Value
 
 BASH = """\
@@ -97,22 +98,21 @@ def _fish(root: Command) -> str:
     takes, words = [], []
     for command in root.all():
         name = _name(command)
-        at = f"-n {_fish_word(f'__basedev_at {name}')}"
+        at = f"-n {fish_word(f'__basedev_at {name}')}"
         for option in command.options:
             names = " ".join(_fish_name(one) for one in option.names)
-            words.append(f"complete -c basedev {at} {names}{_fish_value(option.value)} -d {_fish_word(option.help)}")
+            words.append(f"complete -c basedev {at} {names}{_fish_value(option.value)} -d {fish_word(option.help)}")
             if _takes_one(option):
                 takes += [
-                    f"            case {_fish_word(f'{name}:{one}')}\n                set skip 1"
-                    for one in option.names
+                    f"            case {fish_word(f'{name}:{one}')}\n                set skip 1" for one in option.names
                 ]
         for below in command.commands:
             word = below.words[-1]
-            words.append(f"complete -c basedev {at} -a {word} -d {_fish_word(below.help)}")
-            takes.append(f'            case {_fish_word(f"{name}:{word}")}\n                set at "$at {word}"')
+            words.append(f"complete -c basedev {at} -a {word} -d {fish_word(below.help)}")
+            takes.append(f'            case {fish_word(f"{name}:{word}")}\n                set at "$at {word}"')
         for value in command.values:
             if value.choices:
-                words.append(f"complete -c basedev {at} -a {_fish_word(' '.join(value.choices))}")
+                words.append(f"complete -c basedev {at} -a {fish_word(' '.join(value.choices))}")
             elif value.is_path or not value.required:
                 words.append(f"complete -c basedev {at} -F")
     return FISH.format(takes="\n".join(takes), words="\n".join(words))
@@ -126,12 +126,8 @@ def _fish_value(value: Value | None) -> str:
     if value is None:
         return ""
     if value.choices:
-        return f" -x -a {_fish_word(' '.join(value.choices))}"
+        return f" -x -a {fish_word(' '.join(value.choices))}"
     return " -r -F" if value.is_path else " -x"
-
-
-def _fish_word(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _zsh(root: Command) -> str:

@@ -31,6 +31,9 @@ PACKAGES = {
 }
 """Where programs come from that a small system may lack."""
 
+PLACE = Path(__file__).absolute().parents[1]
+"""The directory in which Python finds this package."""
+
 WATCHER = "read -r end; kill -9 0"
 """For sh: its standard input is a pipe that ends when basedev is gone."""
 
@@ -81,7 +84,7 @@ def start_module(name: str, *words: str | Path) -> None:
     """Starts a module of this package as a program that goes on when basedev ends, and that nobody waits for."""
     running = subprocess.Popen(
         [sys.executable, "-m", f"{__package__}.{name}", *words],
-        cwd=Path(__file__).parents[1],  # where the package is found
+        cwd=PLACE,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -203,6 +206,11 @@ def how_it_ended(status: int) -> str:
     if status != -signal.SIGKILL:
         return f"was killed by signal {-status}" if status < 0 else f"exited with {status}"
     return "was killed by signal 9 (is there enough memory?)"
+
+
+def exit_code(status: int) -> int:
+    """An exit status as a shell has it: 128 + n after signal n."""
+    return status if status >= 0 else 128 - status
 
 
 def _run(words: list[str], cwd: Path | None, env: Mapping[str, str] | None, output: IO[bytes]) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..checkout import Checkout
 from ..commits import CommitCheckout
 from ..errors import BasedevError, NeedsFullRebuild
-from ..process import die_with_parent
+from ..process import PLACE, die_with_parent
 from ..storage import Storage
 from .build import Builder
 
@@ -33,7 +33,7 @@ class Ahead:
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, checkout.root, *commits],
             env={**os.environ, "BASEDEV_CACHE": str(storage.root)},
-            cwd=Path(__file__).parents[2],  # where the package is found
+            cwd=PLACE,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

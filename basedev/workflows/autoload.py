@@ -8,14 +8,12 @@ import sys
 from pathlib import Path
 from string import Template
 
-import basedev
-
 from ..errors import SetupError, UsageError
 from ..places import ADOPTED, ADOPTED_RECORD, BASE_RECORD
+from ..process import PLACE
+from ..shells import SHELLS, fish_word
 from ..shim import LAUNCH
 from ..storage import Storage, disk_errors
-
-SHELLS = ("bash", "zsh", "fish")
 
 FOR_SHELL = {
     "fish": """\
@@ -109,7 +107,7 @@ def shell_code(shell: str | None, storage: Storage) -> str:
         raise SetupError(f"{place} can't be on a PATH because of its colon: set BASEDEV_CACHE to another directory")
     values = {
         "python": sys.executable,
-        "package": str(Path(basedev.__file__).absolute().parent.parent),
+        "package": str(PLACE),
         "self": str(place / "julia"),
         "cache": str(storage.root),
         "launch": LAUNCH.format("shim"),
@@ -123,9 +121,5 @@ def shell_code(shell: str | None, storage: Storage) -> str:
         (made / "julia").write_text(text, errors="surrogateescape")
         (made / "julia").chmod(0o755)
         (made / "julia").replace(place / "julia")
-    word = _for_fish(str(place)) if shell == "fish" else shlex.quote(str(place))
+    word = fish_word(str(place)) if shell == "fish" else shlex.quote(str(place))
     return Template(FOR_SHELL[shell]).substitute(place=word)
-
-
-def _for_fish(word: str) -> str:
-    return "'" + word.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -28,7 +28,7 @@ from ..commits import CommitCheckout, commit_named
 from ..config import Config
 from ..engines.stock15.baseimage import Progress
 from ..errors import NeedsFullRebuild, SetupError, UsageError, UserCodeError
-from ..process import die_with_parent
+from ..process import die_with_parent, exit_code
 from ..repository import repository
 from ..revision import Definition, as_json
 from ..sizes import counted
@@ -557,7 +557,7 @@ def run_command(
             running.kill()
             running.wait()
             raise
-    return status if status >= 0 else 128 - status
+    return exit_code(status)
 
 
 def _how(result: Result) -> str:

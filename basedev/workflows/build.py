@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
@@ -217,10 +218,7 @@ class ImageBuilder(ABC):
         result, found = self._look_up(sources, engine)
         if found:
             return result
-        with self.storage.lock(
-            f"image-{sources.id}",
-            waiting=lambda: self.progress("waiting for another basedev, which makes this image", 5.0),
-        ):
+        with self._making(sources.id):
             result, found = self._look_up(sources, engine)  # another process may have built it meanwhile
             if found:
                 return result
@@ -241,6 +239,11 @@ class ImageBuilder(ABC):
         result.status = "built"
         result.timings["total"] = time.monotonic() - begin
         return result
+
+    def _making(self, name: str) -> AbstractContextManager[None]:
+        """The lock under which an image is made. Progress tells when it has to be waited for."""
+        waiting = "waiting for another basedev, which makes this image"
+        return self.storage.lock(f"image-{name}", waiting=lambda: self.progress(waiting, 5.0))
 
     def _look_up(self, sources: Sources, engine: str | None = None) -> tuple[Result, bool]:
         changes = ChangeSet.between(self.base.sources, sources)

@@ -17,11 +17,10 @@ from typing import Any
 
 import git
 
-import basedev
-
 from ..checkout import Checkout
 from ..errors import SetupError, UsageError
 from ..places import BASE_RECORD, HOOKS
+from ..process import PLACE
 from ..repository import repository
 from ..shim import LAUNCH
 from ..storage import digest_of
@@ -225,7 +224,7 @@ class Hooks:
 def _script(name: str, made_directory: bool) -> str:
     values = {
         "python": sys.executable,
-        "package": str(Path(basedev.__file__).absolute().parent.parent),
+        "package": str(PLACE),
         "launch": LAUNCH.format("__main__"),
     }
     quoted = {key: shlex.quote(value) for key, value in values.items()}

@@ -140,10 +140,7 @@ class Reviser(Builder):
             self._describe_base(result)
             return result
         name = digest_of("revision", self.base.id, given.text.encode("utf-8", "surrogateescape"))[:20]
-        with self.storage.lock(
-            f"image-{name}",
-            waiting=lambda: self.progress("waiting for another basedev, which makes this image", 5.0),
-        ):
+        with self._making(name):
             if entry := self.store.find("images", name):
                 self._describe(result, entry)
                 return result

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..checkout import Checkout
-from ..process import die_with_parent
+from ..process import die_with_parent, exit_code
 
 
 def julia_command(checkout: Checkout, image: Path, arguments: Sequence[str]) -> list[str]:
@@ -37,4 +37,4 @@ def run_julia(checkout: Checkout, image: Path, arguments: Sequence[str], cwd: Pa
             status = running.wait()
         finally:
             signal.signal(signal.SIGINT, before)
-    return status if status >= 0 else 128 - status
+    return exit_code(status)

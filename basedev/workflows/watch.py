@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from ..checkout import Checkout
 from ..errors import SetupError, UserCodeError
-from ..process import Background, how_it_ended
+from ..process import PLACE, Background, how_it_ended
 from ..shim import LAUNCH
 from ..sizes import effect
 from ..sources import ChangeSet, Sources
@@ -28,7 +28,7 @@ from .build import NOTHING_KNOWN
 from .run import julia_command
 from .testing import tests_for
 
-OWN_COMMAND = (sys.executable, "-c", LAUNCH.format("__main__"), str(Path(__file__).parents[2]))
+OWN_COMMAND = (sys.executable, "-c", LAUNCH.format("__main__"), str(PLACE))
 """What starts basedev again, installed or not, and with nothing of the directory in which it is started."""
 
 TICK = 0.05
