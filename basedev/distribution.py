@@ -36,7 +36,8 @@ from .errors import InternalError, SetupError
 from .process import run
 from .storage import Storage, digest_of, file_digest
 
-Progress = Callable[[str], None]
+Tell = Callable[[str], None]
+"""Called when a step begins, with what is done in it."""
 
 SUITE = "bullseye"
 JULIA_VERSION = "1.5.3"
@@ -169,7 +170,7 @@ def find(storage: Storage) -> Distribution | None:
     return Distribution.load(prefix) if (prefix / "manifest.json").is_file() else None
 
 
-def obtain(storage: Storage, progress: Progress = lambda _: None) -> Distribution:
+def obtain(storage: Storage, progress: Tell = lambda _: None) -> Distribution:
     """The Julia in the cache directory, downloaded if it is not there yet.
 
     Of several processes that want it at the same time one downloads it, the others wait.
@@ -231,7 +232,7 @@ def _check_system() -> None:
             )
 
 
-def _make(area: Path, progress: Progress) -> Path:
+def _make(area: Path, progress: Tell) -> Path:
     from . import apt  # with what it takes to read addresses
 
     client = apt.Client(area / "apt", SUITE)

@@ -22,7 +22,7 @@ from typing import Literal
 from git import GitError
 
 from . import distribution, usrtree
-from .distribution import Distribution, Progress
+from .distribution import Distribution, Tell
 from .errors import SetupError, UsageError
 from .repository import new_repository, repository
 from .storage import Storage
@@ -75,7 +75,7 @@ class NewCheckout:
     """What had to be done: all of it, only what was missing, or nothing."""
 
 
-def make_checkout(path: Path, storage: Storage, progress: Progress = lambda _: None) -> NewCheckout:
+def make_checkout(path: Path, storage: Storage, progress: Tell = lambda _: None) -> NewCheckout:
     """Makes a checkout at `path`, which must not exist or be an empty directory.
 
     One that stands there already is completed if something is missing, and is otherwise left alone.
@@ -161,7 +161,7 @@ def _check_place(path: Path) -> None:
         raise UsageError(f"{path} is not empty and no checkout of basedev's; nothing was changed")
 
 
-def _complete(path: Path, record: _Record, storage: Storage, progress: Progress) -> NewCheckout:
+def _complete(path: Path, record: _Record, storage: Storage, progress: Tell) -> NewCheckout:
     base = path / "base"
     if not base.is_dir():
         raise UsageError(f"{path} has no base/ at present; check out a commit with Julia's sources first")
@@ -214,9 +214,7 @@ def _relatives(path: Path) -> Iterator[Path]:
             yield place
 
 
-def _source_of(
-    path: Path, record: _Record, origin: Origin | None, storage: Storage, progress: Progress
-) -> Distribution:
+def _source_of(path: Path, record: _Record, origin: Origin | None, storage: Storage, progress: Tell) -> Distribution:
     """The Julia that a checkout was made from: the one that its `usr/` shares files with, else its like."""
     places = [storage.root / "julia" / record.prefix]
     if origin is not None:

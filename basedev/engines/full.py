@@ -24,6 +24,7 @@ from ..errors import InternalError, SetupError, UsageError, UserCodeError
 from ..sources import source_paths
 from ..storage import Storage, digest_of, file_digest
 from ..store import Store
+from . import Progress
 
 KIND = "bootstrap"
 """The kind of entry in the store that the results of the first two steps are."""
@@ -176,7 +177,7 @@ def rebuild(
     storage: Storage,
     workdir: Path,
     *,
-    progress: Callable[[str, float], None],
+    progress: Progress,
     log: Path,
     timings: dict[str, float] | None = None,
 ) -> Path:
@@ -220,7 +221,7 @@ class _Rebuilding:
     julia: Path
     storage: Storage
     workdir: Path
-    progress: Callable[[str, float], None]
+    progress: Progress
     log: Path
     timings: dict[str, float]
 

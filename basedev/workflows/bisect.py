@@ -26,7 +26,7 @@ from ..bisection import Choice, Graph
 from ..checkout import Checkout
 from ..commits import CommitCheckout, commit_named
 from ..config import Config
-from ..engines.stock15.baseimage import Progress
+from ..engines import Progress
 from ..errors import NeedsFullRebuild, SetupError, UsageError, UserCodeError
 from ..process import die_with_parent, exit_code
 from ..repository import repository

@@ -19,8 +19,8 @@ from ..choice import CHAINED_WITHOUT_CUTOFF, image_id
 from ..choice import FULL as FULL
 from ..choice import PATCHED as PATCHED
 from ..config import load_config
-from ..engines import full
-from ..engines.stock15.baseimage import BaseImage, Progress
+from ..engines import Progress, full
+from ..engines.stock15.baseimage import BaseImage
 from ..engines.stock15.host_program import Host, HostFailed, host_program
 from ..engines.stock15.layer import Layer, NeedsJuliasRule, check, make_layer
 from ..errors import InternalError, NeedsFullRebuild, UsageError

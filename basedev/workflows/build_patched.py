@@ -9,7 +9,8 @@ from ..adopted import remember
 from ..checkout import Checkout
 from ..choice import image_id
 from ..difference import compare
-from ..engines.patched.baseimage import BaseImage, Progress, make_base_image, record_base
+from ..engines import Progress
+from ..engines.patched.baseimage import BaseImage, make_base_image, record_base
 from ..engines.patched.host_program import Host
 from ..engines.patched.layer import make_layer
 from ..engines.patched.limits import check, check_constants, check_difference

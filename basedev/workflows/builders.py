@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..adopted import settings_digest
 from ..checkout import Checkout
-from ..engines.stock15.baseimage import Progress
+from ..engines import Progress
 from ..storage import Storage
 from . import initialise as stock15
 from .build import Base, Builder, ImageBuilder

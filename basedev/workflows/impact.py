@@ -9,7 +9,8 @@ from typing import Any
 
 from ..checkout import Checkout
 from ..commits import CommitCheckout, commit_named
-from ..engines.stock15.baseimage import BaseImage, Progress
+from ..engines import Progress
+from ..engines.stock15.baseimage import BaseImage
 from ..engines.stock15.host_program import Host
 from ..engines.stock15.layer import check
 from ..errors import NeedsFullRebuild, SetupError

@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from ..adopted import remember, settings_digest
 from ..checkout import Checkout
-from ..engines.stock15.baseimage import BaseImage, Progress, make_base_image, record_base
+from ..engines import Progress
+from ..engines.stock15.baseimage import BaseImage, make_base_image, record_base
 from ..errors import SetupError
 from ..storage import Storage
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..checkout import Checkout
-from ..engines.stock15.baseimage import Progress
+from ..engines import Progress
 from ..errors import SetupError
 from ..servers import Server, Servers
 from ..storage import Storage

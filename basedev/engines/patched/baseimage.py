@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from ...sourcefiles import source_files
 from ...sources import Sources
 from ...storage import Storage, digest_of, file_digest
 from ...store import Store
+from .. import Progress
 from ..kept import KeptImage
 from .host_program import Host
 
@@ -36,9 +37,6 @@ each process that writes some, so that others may have the same."""
 
 CHAINABLE = "jl_image_chainable"
 """The symbol of an image that was made by a Julia with the patches."""
-
-Progress = Callable[[str, float], None]
-"""Called when a step begins, with its name and the seconds that it is expected to take."""
 
 ADOPTING = 6.0
 """Seconds."""

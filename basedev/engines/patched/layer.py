@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ... import link, process
 from ...errors import NeedsFullRebuild
 from ...revision import Delete, Evaluate, Move, Step, Undocument, Unlog
+from .. import Progress
 from .baseimage import BaseImage
 
 SCRIPT = Path(__file__).with_name("chain.jl")
@@ -25,8 +26,6 @@ end
 """
 
 SECONDS = 8.0
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

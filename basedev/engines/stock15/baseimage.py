@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +33,7 @@ from ...revise import COMPILER, Census, CensusEntry, SourceFile, census_of, incl
 from ...sources import Sources, blob_id, library_sources
 from ...storage import Storage, digest_of
 from ...store import Store
+from .. import Progress
 from ..full import compiler_files
 from ..kept import KeptImage
 from .host_program import SOURCES, Host, host_program
@@ -45,9 +46,6 @@ CODE_OF_BASE = (
     *("dependencies.cpp", "inference.cpp", "blob.cpp", "room.cpp"),
 )
 """The host's sources on which a base image depends."""
-
-Progress = Callable[[str, float], None]
-"""Called when a step begins, with its name and the seconds that it is expected to take."""
 
 SECONDS = {"host": 25.0, "code": 75.0, "lines": 7.0, "link": 1.0, "dependencies": 20.0, "census": 45.0}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,11 @@ from ...errors import UserCodeError
 from ...pieces import copy
 from ...revision import Evaluate, Revision, Step
 from ...storage import disk_errors
+from .. import Progress
 from ..lines import correct_lines
 from .baseimage import BaseImage
 from .host_program import Host
 from .imagefile import make_image
-
-Progress = Callable[[str, float], None]
 
 SECONDS_FOR_HEAP = 0.2
 SECONDS_PER_INVALIDATED = 0.001
