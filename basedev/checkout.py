@@ -104,6 +104,11 @@ class Checkout:
             and real.stat().st_uid in {0, os.geteuid()}
         )
 
+    def check_adopted(self) -> None:
+        """Raises SetupError when `init` was never run."""
+        if not self.base_record.exists():
+            raise SetupError(f"{self.root} has no base image yet: run basedev init")
+
     def sources(self, like: Sources | None = None) -> Sources:
         """The sources as they are now; contents that are also in `like` are taken from there."""
         return Sources.read(self.root, like)

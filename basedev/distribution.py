@@ -189,7 +189,7 @@ def obtain(storage: Storage, progress: Tell = lambda _: None) -> Distribution:
     return Distribution.load(place)
 
 
-def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
+def built_from(distribution: Distribution) -> dict[str, bytes]:
     """The texts that the distribution's system image was built from, by path relative to `sources`.
 
     Read from `base.cache`, where Julia's build leaves them: (Int32 length, path, UInt64 length, text)
@@ -215,7 +215,7 @@ def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
 
 def check_shipped_sources(distribution: Distribution) -> None:
     """Raises SetupError unless the packaged sources are those of the packaged system image."""
-    for path, text in shipped_sources(distribution).items():
+    for path, text in built_from(distribution).items():
         file = distribution.sources / path
         if not file.is_file() or file.read_bytes() != text:
             raise SetupError(f"the packages' {path} is not the file that their system image was built from")

@@ -99,7 +99,7 @@ def test_exceptions_pass_through_compiled_code(julia: Distribution) -> None:
 
 
 def test_sources_are_those_of_the_shipped_image(julia: Distribution) -> None:
-    texts = distribution.shipped_sources(julia)
+    texts = distribution.built_from(julia)
     assert len(texts) == 369
     assert {"base/strings/util.jl", "base/build_h.jl", "stdlib/v1.5/Random/src/Random.jl"} <= set(texts)
     distribution.check_shipped_sources(julia)

@@ -1,13 +1,23 @@
-"""What base images of all engines have in common."""
+"""What base images of all engines have in common: in the store, and noted in the checkouts that work with them."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from ..errors import SetupError
+from ..revise import SourceFile
 from ..sources import Sources, Stored
 from ..store import Entry
+
+SOURCES = "sources"
+"""The directory of a base image in which its sources are, at their paths in a checkout."""
 
 
 @dataclass(frozen=True)
@@ -29,4 +39,58 @@ class KeptImage:
     @cached_property
     def sources(self) -> Sources:
         """Exactly the sources that it was made from."""
-        return Sources(self.entry.manifest["sources"], Stored(self.entry.file("sources")))
+        return Sources(self.entry.manifest["sources"], Stored(self.entry.file(SOURCES)))
+
+    @cached_property
+    def files(self) -> dict[str, SourceFile]:
+        """The source files that are in it, by path."""
+        return files_of(self.entry.manifest["included"])
+
+
+def keep_sources(made: Path, sources: Iterable[tuple[str, bytes]]) -> None:
+    """Writes the sources (path, contents) of a base image that is being made."""
+    for path, contents in sources:
+        place = made / SOURCES / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(contents)
+
+
+def included(
+    recorded: Iterable[tuple[str, str]],
+    path_of: Callable[[str], str],
+    before: Callable[[str], Sequence[str]] = lambda path: (),
+) -> dict[str, dict[str, Any]]:
+    """What Julia recorded of the files that it included, each as (module, place), by their paths in a checkout.
+
+    `path_of` gives the path for a place. `before` gives modules that include a path before those that were recorded.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for module, where in recorded:
+        path = path_of(where)
+        # Methods of Base tell their file relative to base/, those of standard libraries with the whole path.
+        name = path.removeprefix("base/") if path.startswith("base/") else where
+        modules = found.setdefault(path, {"name": name, "modules": [*before(path)]})["modules"]
+        if module not in modules:
+            modules.append(module)
+    return found
+
+
+def files_of(about: Mapping[str, Any]) -> dict[str, SourceFile]:
+    """What `included` found, which is in the manifest of a base image."""
+    return {path: SourceFile(one["name"], tuple(one["modules"])) for path, one in about.items()}
+
+
+def note_base(record: Path, base: KeptImage, **about: object) -> None:
+    """Notes in a checkout's file `record` which base image is its own, with more about it.
+
+    Raises SetupError when it can't be written.
+    """
+    temporary = record.with_suffix(f".{os.getpid()}")
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"base_id": base.id, **about}))
+        temporary.replace(record)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise SetupError(f"{record} can't be written ({error.strerror}): make usr/ writable and retry") from error

@@ -35,9 +35,9 @@ from ..sizes import counted
 from ..storage import Storage, digest_of, disk_errors
 from ..syntax import statements
 from ..worktree import Worktree
+from .adopting import adopt, adopted_base
 from .ahead import Ahead
 from .build import CHAINED, FULL, Builder, Result
-from .initialise import adopted_base, initialise
 
 SKIP, ABORT = 125, 128
 """Exit codes of a command, as `git bisect run` has them: can't be tested; from here on, tells nothing."""
@@ -505,7 +505,7 @@ def make_image(checkout: Checkout, storage: Storage, config: Config, policy: str
     engine = FULL if config.engine == FULL and may_rebuild else None
     with steps() as progress:
         if not checkout.base_record.exists():
-            initialise(checkout, storage, progress)
+            adopt(checkout, storage, progress)
         try:
             return Builder(checkout, storage, progress).build(engine=engine, may_rebuild=may_rebuild)
         except UserCodeError as error:

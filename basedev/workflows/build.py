@@ -32,7 +32,7 @@ from ..sizes import parse_size
 from ..sources import ChangeSet, Sources
 from ..storage import Storage
 from ..store import Entry, Store
-from .initialise import adopted_base
+from .adopting import adopted_base
 
 T = TypeVar("T")
 

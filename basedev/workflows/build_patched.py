@@ -14,7 +14,6 @@ from ..engines.patched.baseimage import BaseImage, make_base_image, record_base
 from ..engines.patched.host_program import Host
 from ..engines.patched.layer import make_layer
 from ..engines.patched.limits import check, check_constants, check_difference
-from ..errors import SetupError
 from ..revise import revise
 from ..revision import Move, Revision
 from ..sources import ChangeSet, Sources
@@ -54,8 +53,7 @@ class PatchedBuilder(ImageBuilder):
 
     def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:
         super().__init__(checkout, storage, progress)
-        if not checkout.base_record.exists():
-            raise SetupError(f"{checkout.root} has no base image yet: run basedev init")
+        checkout.check_adopted()
         self.base = adopt(checkout, storage, progress)
 
     def _image_id(self, sources: Sources, engine: str) -> str:

@@ -8,7 +8,7 @@ from ..adopted import settings_digest
 from ..checkout import Checkout
 from ..engines import Progress
 from ..storage import Storage
-from . import initialise as stock15
+from .adopting import adopt
 from .build import Base, Builder, ImageBuilder
 
 
@@ -25,11 +25,12 @@ def initialise(
     With `trust`, the checkout's own settings, as they are now, may have builds started by themselves.
     Raises SetupError when the checkout's Julia is missing or unsuitable.
     """
+    settings = settings_digest(checkout.root) if trust else None
     if checkout.is_patched:
-        from .build_patched import adopt
+        from . import build_patched
 
-        return adopt(checkout, storage, progress, settings_digest(checkout.root) if trust else None)
-    return stock15.initialise(checkout, storage, progress, told, trust=trust)
+        return build_patched.adopt(checkout, storage, progress, settings)
+    return adopt(checkout, storage, progress, settings, told)
 
 
 def builder_for(

@@ -184,8 +184,7 @@ class Hooks:
         Raises SetupError when one can't be installed, UsageError when their directory is not the repository's own,
         without `force`.
         """
-        if not self._checkout.base_record.exists():
-            raise SetupError(f"{self._checkout.root} has no base image yet: run basedev init")
+        self._checkout.check_adopted()
         if os.path.lexists(self.directory) and not self.directory.is_dir():
             raise SetupError(f"git's hooks are switched off: core.hooksPath is {self.directory}, which is no directory")
         if not force and not self._is_own():

@@ -7,8 +7,8 @@ from ..engines import Progress
 from ..errors import SetupError
 from ..servers import Server, Servers
 from ..storage import Storage
+from .adopting import adopted_base
 from .build import Builder
-from .initialise import adopted_base
 
 
 def start(checkout: Checkout, storage: Storage, progress: Progress) -> Server:

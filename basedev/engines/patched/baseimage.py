@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ... import process
 from ...checkout import Checkout
 from ...elf import ImageSymbols
 from ...errors import SetupError
-from ...revise import SourceFile
 from ...sourcefiles import source_files
 from ...sources import Sources
 from ...storage import Storage, digest_of, file_digest
 from ...store import Store
 from .. import Progress
-from ..kept import KeptImage
+from ..kept import KeptImage, included, keep_sources, note_base
 from .host_program import Host
 
 CONTENTS = "1"
@@ -56,12 +53,6 @@ class BaseImage(KeptImage):
         """What it was compiled for, as `julia -C` takes it."""
         return str(self.entry.manifest["cpu_target"])
 
-    @cached_property
-    def files(self) -> dict[str, SourceFile]:
-        """The source files that are in it, by path."""
-        included: Mapping[str, Any] = self.entry.manifest["included"]
-        return {path: SourceFile(about["name"], tuple(about["modules"])) for path, about in included.items()}
-
 
 def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) -> BaseImage:
     """The base image for what `make` built in a checkout: from the store, or kept there now.
@@ -88,15 +79,8 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
 
 
 def record_base(checkout: Checkout, base: BaseImage) -> None:
-    """Notes in a checkout which base image is its own, and how to see that it still is."""
-    record = checkout.base_record
-    temporary = record.with_suffix(f".{os.getpid()}")
-    try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"base_id": base.id, "of": _stamp(checkout.root / IMAGE)}))
-        temporary.replace(record)
-    except OSError as error:
-        raise SetupError(f"{record} can't be written ({error.strerror}): make usr/ writable and retry") from error
+    """Notes in a checkout which base image is its own, and how to see that it still is. Raises SetupError."""
+    note_base(checkout.base_record, base, of=_stamp(checkout.root / IMAGE))
 
 
 def _noted(checkout: Checkout, image: Path) -> str | None:
@@ -127,10 +111,7 @@ def _check(checkout: Checkout, image: Path) -> None:
 def _make(checkout: Checkout, made: Path) -> dict[str, object]:
     shutil.copyfile(checkout.root / IMAGE, made / "base.so")
     sources = Sources.read(checkout.root)
-    for path in sources.blobs:
-        place = made / "sources" / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(sources.contents[path])
+    keep_sources(made, ((path, sources.contents[path]) for path in sources.blobs))
     _join_code(checkout.root / ARCHIVE, made)
     with Host(checkout.julia, made / "base.so") as host:
         facts = host.facts()
@@ -138,7 +119,7 @@ def _make(checkout: Checkout, made: Path) -> dict[str, object]:
         "julia_version": facts["version"],
         "cpu_target": _cpu_target(checkout.root),
         "sources": dict(sources.blobs),
-        "included": _included(facts["files"], checkout.root, sources.blobs.keys()),
+        "included": included(facts["files"], _path_in(checkout.root)),
     }
 
 
@@ -161,19 +142,14 @@ def _cpu_target(root: Path) -> str:
     return said.strip().partition("=")[2]
 
 
-def _included(recorded: Sequence[tuple[str, str]], root: Path, known: object) -> dict[str, dict[str, object]]:
-    """What Julia recorded of the files it included, by their paths in the checkout."""
-    found: dict[str, dict[str, object]] = {}
-    for module, where in recorded:
+def _path_in(root: Path) -> Callable[[str], str]:
+    """Gives the path in a checkout for a place that Julia recorded. Raises SetupError for one elsewhere."""
+    real = root.resolve()
+
+    def path_of(where: str) -> str:
         place = Path(where).resolve()
-        if not place.is_relative_to(root.resolve()):
+        if not place.is_relative_to(real):
             raise SetupError(f"{IMAGE} was built from {where}, which is not in {root}: build it here with make")
-        path = place.relative_to(root.resolve()).as_posix()
-        # Methods of Base tell their file relative to base/.
-        name = path.removeprefix("base/") if path.startswith("base/") else where
-        about = found.setdefault(path, {"name": name, "modules": []})
-        modules = about["modules"]
-        assert isinstance(modules, list)
-        if module not in modules:
-            modules.append(module)
-    return found
+        return place.relative_to(real).as_posix()
+
+    return path_of

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -35,7 +34,7 @@ from ...storage import Storage, digest_of
 from ...store import Store
 from .. import Progress
 from ..full import compiler_files
-from ..kept import KeptImage
+from ..kept import KeptImage, files_of, included, keep_sources
 from .host_program import SOURCES, Host, host_program
 from .parsed import Kept, keep
 
@@ -169,16 +168,13 @@ def make_base_image(distribution: Distribution, storage: Storage, progress: Prog
 def _make(distribution: Distribution, program: Path, made: Path, progress: Progress) -> dict[str, object]:
     shipped = distribution.libraries / "julia/sys.so"
     sources = shipped_sources(distribution)
-    for path, contents in sources.items():
-        place = made / "sources" / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(contents)
+    keep_sources(made, sources.items())
     compiler = compiler_files(made / "sources/base")
     target = only_generic_target(shipped)
     timings: dict[str, float] = {}
     with Host(program, shipped, distribution) as host:
         facts = host.facts()
-        included = _included(facts["files"], set(sources), compiler)
+        recorded = _included(facts["files"], set(sources), compiler)
         progress("generating the base image's native code anew", SECONDS["code"])
         with timed(timings, "code"):
             parts = host.rebase(made)
@@ -202,7 +198,7 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
         host.dependencies(made / DEPENDENCIES)
     progress("noting what the sources' statements run", SECONDS["census"])
     with timed(timings, "census"):
-        _take_census(sources, _files(included, sorted(compiler)), distribution, program, made)
+        _take_census(sources, _files(recorded, sorted(compiler)), distribution, program, made)
     return {
         "julia_version": facts["version"],
         "distribution": distribution.key,
@@ -215,7 +211,7 @@ def _make(distribution: Distribution, program: Path, made: Path, progress: Progr
         "objects": [path.name for path in objects],
         "unknown_lines": unknown_lines,
         "sources": {path: blob_id(contents) for path, contents in sources.items()},
-        "included": included,
+        "included": recorded,
         "compiler": sorted(compiler),
         "timings": timings,
     }
@@ -267,8 +263,8 @@ def _take_census(
     (made / "census.json").write_text(json.dumps(entries))
 
 
-def _files(included: Mapping[str, Any], compiler: Iterable[str]) -> dict[str, SourceFile]:
-    files = {path: SourceFile(about["name"], tuple(about["modules"])) for path, about in included.items()}
+def _files(recorded: Mapping[str, Any], compiler: Iterable[str]) -> dict[str, SourceFile]:
+    files = files_of(recorded)
     for path in compiler:  # Julia does not record what Core and Core.Compiler include
         module = "Core" if path == "base/boot.jl" else COMPILER
         files.setdefault(path, SourceFile(path.removeprefix("base/"), (module,)))
@@ -276,22 +272,14 @@ def _files(included: Mapping[str, Any], compiler: Iterable[str]) -> dict[str, So
 
 
 def _included(
-    recorded: list[tuple[str, str]], paths: set[str], compiler: frozenset[str]
-) -> dict[str, dict[str, object]]:
+    recorded: Iterable[tuple[str, str]], paths: set[str], compiler: frozenset[str]
+) -> dict[str, dict[str, Any]]:
     """What Julia recorded of the files it included, with the paths of the machine that built it made ours."""
-    found: dict[str, dict[str, object]] = {}
-    for module, where in recorded:
-        path = _in_tree(os.path.normpath(where), paths)
-        # Methods of Base tell their file relative to base/, those of standard libraries with the whole path.
-        name = path.removeprefix("base/") if path.startswith("base/") else where
-        about = found.setdefault(path, {"name": name, "modules": []})
-        modules = about["modules"]
-        assert isinstance(modules, list)
-        if not modules and path in compiler:
-            modules.append(COMPILER)
-        if module not in modules:
-            modules.append(module)
-    return found
+    return included(
+        recorded,
+        lambda where: _in_tree(os.path.normpath(where), paths),
+        lambda path: (COMPILER,) if path in compiler else (),
+    )
 
 
 def _in_tree(recorded: str, paths: set[str]) -> str:
@@ -303,16 +291,3 @@ def _in_tree(recorded: str, paths: set[str]) -> str:
         if "/".join(rest) in paths:
             return "/".join(rest)
     raise SetupError(f"the system image was built from {recorded}, which is not among the sources that came with it")
-
-
-def record_base(record: Path, base: BaseImage) -> None:
-    """Notes in a checkout which base image is its own."""
-    temporary = record.with_suffix(f".{os.getpid()}")
-    try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"base_id": base.id}))
-        temporary.replace(record)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise SetupError(f"{record} can't be written ({error.strerror}): make usr/ writable and retry") from error
