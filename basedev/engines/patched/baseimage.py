@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ... import process
 from ...checkout import Checkout
@@ -25,6 +26,9 @@ CONTENTS = "1"
 """Another one when another thing is noted of a base image."""
 
 IMAGE, ARCHIVE = "usr/lib/julia/sys.so", "usr/lib/julia/sys-o.a"
+
+LOADED = "usr/lib/julia/sysbase-o.a"
+"""What `make` makes by loading all sources, and anew where one of them is newer (`sysimage.mk`)."""
 
 CODE = "code.o"
 
@@ -67,13 +71,18 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
         if entry:
             return BaseImage(entry)
     progress("keeping the system image that make built", ADOPTING)
+    before = _stamp(image)
     name = digest_of(CONTENTS, file_digest(image))[:20]
     with storage.lock(f"base-{name}"):
         entry = Store(storage).find("bases", name)
         if entry is None:
             _check(checkout, image)
+            archive = _stamp(checkout.root / ARCHIVE)
             with storage.staging(f"base-{name}") as made:
                 about = _make(checkout, made)
+                if (before, archive) != (_stamp(image), _stamp(checkout.root / ARCHIVE)):
+                    raise SetupError(f"{IMAGE} was made anew meanwhile: wait until make has ended, and retry")
+                _check_times(checkout, about["included"])
                 entry = Store(storage).publish("bases", name, made, about)
     return BaseImage(entry)
 
@@ -102,13 +111,21 @@ def _check(checkout: Checkout, image: Path) -> None:
         raise SetupError(f"{checkout.root} has no {ARCHIVE}, from which {IMAGE} was linked: build it with make")
     if not ImageSymbols(image).has(CHAINABLE):
         raise SetupError(f"{image} can't be chained: run basedev patch apply, then make")
-    built = image.stat().st_mtime_ns
+
+
+def _check_times(checkout: Checkout, in_image: Collection[str]) -> None:
+    """Raises SetupError when a source file may be another than the image was built from. They have been read before, so
+    that none is saved unseen."""
+    if gone := [path for path in in_image if not (checkout.root / path).is_file()]:
+        raise SetupError(f"{gone[0]} is gone, and {IMAGE} was built from it: run make first")
+    parts = [path for path in (checkout.root / IMAGE, checkout.root / LOADED) if path.exists()]
+    built = min(path.stat().st_mtime_ns for path in parts)
     for path, status in source_files(os.fspath(checkout.root)).items():
-        if status.st_mtime_ns > built:
+        if status.st_mtime_ns > built and (path in in_image or not path.startswith("stdlib/")):
             raise SetupError(f"{path} is newer than {IMAGE}: run make first, so that it is known what is in it")
 
 
-def _make(checkout: Checkout, made: Path) -> dict[str, object]:
+def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
     shutil.copyfile(checkout.root / IMAGE, made / "base.so")
     sources = Sources.read(checkout.root)
     keep_sources(made, ((path, sources.contents[path]) for path in sources.blobs))
