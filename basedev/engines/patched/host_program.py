@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
@@ -13,8 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from ...errors import InternalError, NeedsFullRebuild
-from ...process import full_disk, how_it_ended, without_settings
+from ...process import without_settings
 from ...revision import Delete, Evaluate, Step
+from ..conversation import BROKEN, FIRST, exchange, failure
 from ..requests import encode
 
 SCRIPT = Path(__file__).with_name("host.jl")
@@ -50,25 +50,11 @@ class _Process:
         self._requests, self._answers = self._running.stdin, os.fdopen(reading, "rb")
 
     def ask(self, *parts: bytes) -> Any:
-        """Its answer to a request. Raises InternalError when it ends instead."""
+        """Its answer to a request. Raises InternalError when it ends instead, SetupError when the disk is full."""
         try:
-            for part in parts:
-                self._requests.write(part)
-            self._requests.flush()
-            head = self._answers.readline()
-            answer = self._answers.read(int(head)) if head else b""
-        except (BrokenPipeError, ValueError):
-            answer = b""
-        if not answer:
-            raise self._failure()
-        return json.loads(answer.decode("utf-8", "surrogateescape"))
-
-    def _failure(self) -> Exception:
-        status = self._running.wait()
-        self._log.seek(0)
-        said = self._log.read().decode(errors="replace")
-        what = f"the engine's host failed: it {how_it_ended(status)}"
-        return full_disk(said, status) or InternalError(what, "\n".join(said.splitlines()[:40]))
+            return exchange(self._requests, self._answers, parts)
+        except BROKEN as error:
+            raise failure(self._log, self._running.wait(), told=FIRST) from error
 
     def end(self) -> None:
         """Ends it."""

@@ -5,7 +5,6 @@ The requests and answers are described at the top of `host/main.cpp`.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -25,6 +24,7 @@ from ...revision import Evaluate, Move, Step
 from ...servers import PATIENCE, READY, greet
 from ...storage import Storage, digest_of
 from ...store import Store
+from ..conversation import BROKEN, exchange, failure
 from ..requests import encode, text_bytes
 
 SOURCES = Path(__file__).parent / "host"
@@ -312,26 +312,8 @@ class Host:
         return self._request(*parts)
 
     def _request(self, *parts: bytes) -> Any:
-        requests, answers = self._process.requests, self._process.answers
         try:
             self._process.ready()
-            for part in parts:
-                requests.write(part)
-            requests.flush()
-            head = answers.readline()
-            answer = answers.read(int(head)) if head else b""
-        except (BrokenPipeError, ConnectionResetError, TimeoutError, ValueError):
-            answer = b""
-        if not answer:
-            raise self._failure()
-        return json.loads(answer.decode("utf-8", "surrogateescape"))
-
-    def _failure(self) -> InternalError | SetupError:
-        status = self._process.how_it_ended()
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").splitlines()
-        said = [line.removeprefix("host: ") for line in lines if line.startswith("host: ")]
-        if full := process.full_disk("\n".join(said or lines), status or 0):
-            return full
-        what = said[-1] if said else "it ended" if status is None else f"it {process.how_it_ended(status)}"
-        return self._process.failure(f"the engine's host failed: {what}", "\n".join(lines[-30:]))
+            return exchange(self._process.requests, self._process.answers, parts)
+        except BROKEN as error:
+            raise failure(self._log, self._process.how_it_ended(), self._process.failure) from error
