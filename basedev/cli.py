@@ -349,7 +349,7 @@ def _serve(storage: Storage, options: argparse.Namespace, terminal: Terminal) ->
             found = [start(Checkout.find(options.directory), storage, steps)]
         else:
             checkout = None if options.all else Checkout.find(options.directory)
-            found = servers_of(checkout, storage, steps)
+            found = servers_of(checkout, storage)
             if options.verb == "stop":
                 stop(found, storage)
     terminal.servers({"start": "started", "stop": "stopped", "status": "shown"}[options.verb], found)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..checkout import Checkout
 from ..engines import Progress
+from ..engines.stock15.baseimage import base_id
 from ..errors import SetupError
 from ..servers import Server, Servers
 from ..storage import Storage
-from .adopting import adopted_base
 from .build import Builder
 
 
@@ -22,15 +22,19 @@ def start(checkout: Checkout, storage: Storage, progress: Progress) -> Server:
     return found[0]
 
 
-def servers_of(checkout: Checkout | None, storage: Storage, progress: Progress) -> list[Server]:
-    """The servers that run on a checkout's base image; None: all of the cache directory."""
+def servers_of(checkout: Checkout | None, storage: Storage) -> list[Server]:
+    """The servers that run on a checkout's base image; None: all of the cache directory. Nothing is made for it.
+
+    Raises SetupError when `init` was never run in the checkout, or its Julia is missing or unsuitable.
+    """
     servers = Servers(storage)
     servers.sweep()
     found = servers.running()
     if checkout is None:
         return found
-    base = adopted_base(checkout, storage, progress)
-    return [one for one in found if one.base_id == base.id]
+    name = base_id(checkout.distribution)
+    checkout.check_adopted()
+    return [one for one in found if one.base_id == name]
 
 
 def stop(servers: list[Server], storage: Storage) -> None:
