@@ -32,12 +32,17 @@ class Checkout:
         if not start.is_dir():
             raise UsageError(f"{start} is no directory: name a Julia checkout with -C")
         for directory in (start, *start.parents):
-            if (directory / "base/Base.jl").is_file() and (directory / "stdlib").is_dir():
-                return cls(directory)
+            if (found := cls(directory)).has_sources:
+                return found
         raise UsageError(
             f"{start} is not in a Julia checkout (no base/Base.jl here or above): "
             "make one with tools/julia-checkout, or name one with -C"
         )
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether there are sources of Julia now, as far as can be told at a glance."""
+        return (self.root / "base/Base.jl").is_file() and (self.root / "stdlib").is_dir()
 
     @property
     def julia(self) -> Path:

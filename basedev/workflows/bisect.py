@@ -24,6 +24,7 @@ import git
 
 from ..bisection import Choice, Graph
 from ..checkout import Checkout
+from ..choice import CHAINED_WITHOUT_CUTOFF
 from ..commits import CommitCheckout, commit_named
 from ..config import Config
 from ..engines import Progress
@@ -433,10 +434,10 @@ class Bisector:
             if missing:
                 self._ahead = Ahead(self.checkout, self.storage, missing)
             tree.check_out(commit)
-            root, distribution = tree.checkout.root, self.checkout.distribution
-            if not ((root / "base/Base.jl").is_file() and (root / "stdlib").is_dir()):
+            distribution = self.checkout.distribution
+            if not tree.checkout.has_sources:
                 raise Untestable("it has no sources of Julia")
-            version = (root / "VERSION").read_text(errors="replace").strip() if (root / "VERSION").is_file() else "?"
+            version = tree.checkout.version or "of no known version"
             if version != distribution.version:
                 raise Untestable(f"it is Julia {version}, and the base image is Julia {distribution.version}")
             tree.complete(distribution)
@@ -501,7 +502,8 @@ def step(
 def make_image(checkout: Checkout, storage: Storage, config: Config, policy: str, steps: Steps) -> Result:
     """The image for a checkout's present sources. Raises Untestable when it is the sources that stand in the way, or
     the policy."""
-    may_rebuild = policy == "rebuild" or (policy == "chain" and config.full_rebuild and config.engine != CHAINED)
+    allowed = config.full_rebuild and config.engine not in (CHAINED, CHAINED_WITHOUT_CUTOFF)
+    may_rebuild = policy == "rebuild" or (policy == "chain" and allowed)
     engine = FULL if config.engine == FULL and may_rebuild else None
     with steps() as progress:
         if not checkout.base_record.exists():
