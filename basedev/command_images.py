@@ -11,7 +11,7 @@ from .collection import BASES, Item, seconds_since, shortest
 from .errors import SetupError
 from .revision import place
 from .sizes import age, counted, effect, parse_size, size
-from .terminal import Terminal
+from .terminal import Terminal, fitted
 
 if TYPE_CHECKING:
     from .workflows.images import Images, Told
@@ -119,20 +119,6 @@ def _row(told: Told, length: int) -> tuple[str, ...]:
         age(seconds_since(created)) if created else "-",
         f"{place}: {names}" if place and names else place or names or "-",
     )
-
-
-def fitted(rows: list[tuple[str, ...]], width: int | None, order: tuple[int, ...]) -> list[str]:
-    """Rows as lines of aligned columns. Of those that are wider than the terminal, the columns that come last in
-    `order` are left out, and the last is cut. None: no limit."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    shown: list[int] = []
-    for column in order:
-        least = min(widths[column], 16)  # of the one that is cut
-        if width is None or sum(widths[one] + 2 for one in shown) + least <= width:
-            shown.append(column)
-    shown.sort()
-    lines = ["  ".join(row[one].ljust(widths[one]) for one in shown).rstrip() for row in rows]
-    return [line if width is None or len(line) <= width else f"{line[: width - 3]}..." for line in lines]
 
 
 def _show(told: Told, terminal: Terminal) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .command_images import fitted
 from .errors import SetupError
 from .impact import SORTS, Change, Counts, Impact, Node
 from .revision import place
 from .signatures import brief
 from .sizes import counted, size
-from .terminal import STYLES, Terminal, escape
+from .terminal import STYLES, Terminal, escape, fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -189,7 +188,6 @@ def _both(counts: Counts) -> str:
 
 
 def _text(*parts: str | tuple[str, str], style: str = "") -> Text:
-    """A text that stays on one line."""
-    from rich.text import Text
+    from .console import one_line
 
-    return Text.assemble(*parts, style=style, no_wrap=True, overflow="ellipsis")
+    return one_line(*parts, style=style)

@@ -27,6 +27,7 @@ class Lines(Console):
         super().__init__(stderr=stderr, highlight=False, soft_wrap=True)
 
     def print(self, *objects: Any, **options: Any) -> None:
+        """As it is, but that an error of the system is an OutputError."""
         try:
             super().print(*objects, **options)
         except OSError as error:
@@ -43,6 +44,11 @@ class Lines(Console):
     def on_broken_pipe(self) -> None:
         """An error like others, rather than a silent exit with the code for errors of the user's code."""
         raise OutputError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def one_line(*parts: str | tuple[str, str], style: str = "") -> Text:
+    """A text that stays on one line: of one that is too long, the end is left out. Parts may have styles."""
+    return Text.assemble(*parts, style=style, no_wrap=True, overflow="ellipsis")
 
 
 class _Times(ProgressColumn):

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from .console import one_line
 from .terminal import STYLES, Terminal
 from .workflows.watch import Built, Outcome
 
@@ -171,12 +172,12 @@ class Panel(Lines):
         table.add_column(overflow="fold")
         if not self._doing or self._doing == "ended":
             word = "watched" if self._doing else Text("watching", "not dim bold green")
-            table.add_row(word, _line(self._root))
+            table.add_row(word, one_line(self._root))
         else:
             seconds = f"{time.monotonic() - self._since:.0f} s  "
-            table.add_row(Text(self._doing, "not dim bold yellow"), _line(seconds, (self._step, "dim")))
+            table.add_row(Text(self._doing, "not dim bold yellow"), one_line(seconds, (self._step, "dim")))
         if self._saved:
-            table.add_row("saved", _line(_some(self._saved)))
+            table.add_row("saved", one_line(_some(self._saved)))
         style = "dim" if self._stale else ""
         if self._built:
             for label, body in self._about(self._built):
@@ -196,7 +197,7 @@ class Panel(Lines):
         definitions = [*told["definitions"]["evaluated"], *told["definitions"]["deleted"]]
         for one in definitions[:MOST]:
             change = (f"{one['change']:11}", STYLES[one["change"]])
-            yield "", _line(change, (one["what"], "bold"), (f" {Path(one['path']).name}:{one['line']}", "dim"))
+            yield "", one_line(change, (one["what"], "bold"), (f" {Path(one['path']).name}:{one['line']}", "dim"))
         if len(definitions) > MOST:
             yield "", Text(f"... and {len(definitions) - MOST} more")
         if told["new_code_reason"]:
@@ -209,14 +210,9 @@ class Panel(Lines):
 
     def _detail(self, text: str) -> Iterator[Text]:
         lines = text.replace(f"{self._root}/", "").splitlines()
-        yield from map(_line, lines[:MOST_LINES])
+        yield from map(one_line, lines[:MOST_LINES])
         if len(lines) > MOST_LINES:
             yield Text(f"... and {len(lines) - MOST_LINES} lines more")
-
-
-def _line(*parts: str | tuple[str, str]) -> Text:
-    """A text that stays on one line."""
-    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

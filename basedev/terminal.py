@@ -45,6 +45,20 @@ def escape(text: str) -> str:
     return escape(text)
 
 
+def fitted(rows: list[tuple[str, ...]], width: int | None, order: tuple[int, ...]) -> list[str]:
+    """Rows as lines of aligned columns. Of those that are wider than the terminal, the columns that come last in
+    `order` are left out, and the last is cut. None: no limit."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown: list[int] = []
+    for column in order:
+        least = min(widths[column], 16)  # of the one that is cut
+        if width is None or sum(widths[one] + 2 for one in shown) + least <= width:
+            shown.append(column)
+    shown.sort()
+    lines = ["  ".join(row[one].ljust(widths[one]) for one in shown).rstrip() for row in rows]
+    return [line if width is None or len(line) <= width else f"{line[: width - 3]}..." for line in lines]
+
+
 class Steps:
     """A display of the step under way. Call it with a step's name and the seconds it is expected to take."""
 

@@ -407,19 +407,9 @@ class Doctor:
 
     def _wrong(self, kind: str, name: str) -> str | None:
         """What is wrong with an entry, empty if nothing is; None when there is none."""
-        directory = self._storage.root / kind / name
-        if not directory.exists():
+        if not (self._storage.root / kind / name).exists():
             return None
-        if self._checksums:
-            return "; ".join(Store(self._storage).examine(kind, name))
-        manifest = read_manifest(directory)
-        if manifest is None:
-            return "its manifest is missing, damaged, or of another version of basedev"
-        for file, about in manifest["files"].items():
-            path = directory / file
-            if not path.is_file() or path.stat().st_size != about["size"]:
-                return f"{file} is missing or has another size"
-        return ""
+        return "; ".join(Store(self._storage).examine(kind, name, checksums=self._checksums))
 
     def _store(self) -> Iterator[Finding]:
         if not self._storage.root.is_dir():
