@@ -15,7 +15,7 @@ import pytest
 from conftest import Bench
 
 from basedev import usage
-from basedev.cli import parser_of_arguments
+from basedev.arguments import parser_of_arguments
 
 ROOT = Path(__file__).parent.parent
 TEXTS = ("README.md", "CONTRIBUTING.md", "patches/README.md")

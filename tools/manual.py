@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from basedev import __version__, usage
-from basedev.cli import parser_of_arguments
+from basedev.arguments import parser_of_arguments
 from basedev.usage import Command, Value
 
 PAGE = Path(__file__).resolve().parent.parent / "man/basedev.1"
