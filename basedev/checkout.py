@@ -9,12 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 from . import usrtree
-from .distribution import MULTIARCH, Distribution
+from .distribution import JULIA_VERSION, MULTIARCH, Distribution
 from .errors import SetupError, UsageError
 from .places import BASE_RECORD
 from .sources import Sources
 
-SUPPORTED = "1.5.3"
 PATCHED_FAMILIES = ("1.12",)
 """How versions begin that are built from their sources, with patches (`patches/`)."""
 
@@ -77,12 +76,13 @@ class Checkout:
         """
         written = self.version or "of no known version (there is no file VERSION)"
         if self.is_patched:
-            raise SetupError(f"{self.root} is Julia {written}: this command is for checkouts of Julia {SUPPORTED} yet")
-        origin = usrtree.read_origin(self.root) if written == SUPPORTED else None
+            only = f"this command is for checkouts of Julia {JULIA_VERSION} yet"
+            raise SetupError(f"{self.root} is Julia {written}: {only}")
+        origin = usrtree.read_origin(self.root) if written == JULIA_VERSION else None
         version = origin.julia_version if origin else written
-        if version != SUPPORTED:
+        if version != JULIA_VERSION:
             raise SetupError(
-                f"{self.root} is Julia {version}; this engine is for Julia {SUPPORTED}: "
+                f"{self.root} is Julia {version}; this engine is for Julia {JULIA_VERSION}: "
                 "make a checkout of that with tools/julia-checkout"
             )
         if origin is None:
@@ -97,7 +97,7 @@ class Checkout:
         distribution = Distribution.load(origin.prefix)
         for name in ("bin/julia", f"lib/{MULTIARCH}/libjulia.so.1"):
             if not _same_size(self.root / "usr" / name, distribution.prefix / "usr" / name):
-                raise SetupError(f"{self.root / 'usr' / name} is not that of Julia {SUPPORTED}: {self._remedy}")
+                raise SetupError(f"{self.root / 'usr' / name} is not that of Julia {JULIA_VERSION}: {self._remedy}")
         return distribution
 
     def _is_own(self, prefix: Path) -> bool:
