@@ -120,6 +120,38 @@ def test_commands_in_the_text_exist() -> None:
                 assert not flag.startswith("--") or flag in known, (path.name, match[0])
 
 
+def test_links_lead_to_documents_and_headings() -> None:
+    for path in FILES:
+        for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", path.read_text()):
+            name, _, heading = link.partition("#")
+            target = path.parent / name if name else path
+            assert target.exists(), (path.name, link)
+            titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else [""]
+            assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, (
+                path.name,
+                link,
+            )
+
+
+def test_modules_are_where_contributing_tells_and_import_from_upstream() -> None:
+    """Each in a row of the table; what it imports when it is loaded is in that row or above."""
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where things are")[2].partition("\n## ")[0]
+    rows = [re.findall(r"`([\w/]+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")]
+    places = {ROOT / "basedev" / name: number for number, names in enumerate(rows) for name in names}
+    modules = {path.with_suffix("") for path in (ROOT / "basedev").rglob("*.py") if not path.name.startswith("__")}
+
+    def row(module: Path) -> int:
+        return next(places[one] for one in (module, module.parent, module.parent.parent) if one in places)
+
+    for module in modules:
+        for found in re.finditer(
+            r"^from (\.+)([\w.]*) import (.*)$", module.with_suffix(".py").read_text(), re.MULTILINE
+        ):
+            package = module.parents[len(found[1]) - 1].joinpath(*filter(None, found[2].split(".")))
+            for used in modules & {package, *(package / name for name in re.findall(r"\w+", found[3]))}:
+                assert row(used) <= row(module), (module.name, used.name)
+
+
 def test_commands_do_what_is_shown(bench: Bench, tmp_path: Path) -> None:
     """Each once, in the order of the docs, in one checkout with the edit that they are about."""
     bench.edit("base/strings/util.jl", CHOMP, WORLD)

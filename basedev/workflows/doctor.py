@@ -274,8 +274,8 @@ class Doctor:
                 yield _warning(f"each image needs a linker: {reason}", "report it, with this machine's distribution")
 
     def _engine(self) -> Iterator[Finding]:
-        """That the host runs on the base image tests that libjulia's structs are as in the headers (`check_abi`), and
-        that the image's tables are where they are looked for."""
+        """That the host runs on the base image tests that libjulia is that of the headers (`check_abi`), and that the
+        image's tables are where they are looked for."""
         place, distribution = self._base_directory, self._distribution
         if place is None or distribution is None or self._wrong("bases", place.name) != "":
             return

@@ -227,7 +227,7 @@ class Host:
         return dict(self._ask(b"trial %d\n" % len(steps), *encode(steps)))
 
     def rehearse(self, steps: Sequence[Step]) -> dict[str, Any]:
-        """What `trial` answers, and what stands in the way of a chained image (`obstacles`)."""
+        """What `trial` answers, and why no native code of the image can be kept (`new_code_reason`), if it can't."""
         if self._evaluated and self._evaluated[0] == steps:
             return self._evaluated[1]
         return dict(self._ask(b"rehearse %d\n" % len(steps), *encode(steps)))
