@@ -179,7 +179,6 @@ class State:
     status: str
     """"none", "running", "interrupted", or that of the outcome."""
     record: Record | None = None
-    choice: Choice | None = None
     log: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -187,8 +186,6 @@ class State:
         told: dict[str, Any] = {"status": self.status, "log": self.log}
         if self.record:
             told |= {"tests": [asdict(one) for one in self.record.tests], "culprits": self.record.culprits}
-        if self.choice:
-            told |= {"left": self.choice.left, "steps": self.choice.steps}
         return told
 
 
