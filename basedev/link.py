@@ -139,7 +139,6 @@ def link_image(
     *,
     libjulia: Path,
     workdir: Path,
-    log: Path | None = None,
 ) -> None:
     """Links native code, heap and tables to a system image.
 
@@ -153,13 +152,13 @@ def link_image(
     source, tables_object = workdir / "tables.s", workdir / "tables.o"
     write_tables(source, tables, heap_size)
     temporary = {"TMPDIR": str(workdir)}  # where nothing is left behind by one that is killed
-    process.run(["as", source, "-o", tables_object], env=temporary, log=log)
+    process.run(["as", source, "-o", tables_object], env=temporary)
     exports = workdir / "exports.map"
     exports.write_text("{ global: jl_*; local: *; };\n")
     command: list[str | Path] = ["gcc", "-shared", "-nostdlib", f"-fuse-ld={linker()}"]
     command += [f"-Wl,--version-script={exports}", "-Wl,-z,noexecstack", "-Wl,--build-id=none", "-o", output]
     command += ["-Wl,--hash-style=gnu", "-Wl,--eh-frame-hdr"]
     command += [*objects, tables_object, *([heap] if heap else []), libjulia, *(f"-l{name}" for name in LIBRARIES)]
-    process.run(command, env=temporary, log=log)
+    process.run(command, env=temporary)
     if not output.exists():
         raise InternalError(f"the linker made no {output.name}")
