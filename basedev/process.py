@@ -143,12 +143,12 @@ class Background:
         `grace` is in seconds. What it printed can't be read any more.
         """
         if self._process.poll() is None:
-            family = _descendants(self._process.pid)
+            family = descendants(self._process.pid)
             self._process.send_signal(gently)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace)
             if self._process.poll() is None:
-                family |= _descendants(self._process.pid)
+                family |= descendants(self._process.pid)
                 self._process.kill()
                 self._process.wait()
             for pid in family:
@@ -170,19 +170,28 @@ class Background:
         return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
 
 
-def _descendants(pid: int) -> set[int]:
-    """All processes that a process has started, and those have, in whatever process group they are."""
+def descendants(*pids: int) -> set[int]:
+    """All processes that some processes have started, and those have, in whatever process group they are."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parent = int(stat.read_bytes().rpartition(b")")[2].split()[1])
             children.setdefault(parent, []).append(int(stat.parent.name))
     found: set[int] = set()
-    fresh = [pid]
+    fresh = [*pids]
     while fresh:
         fresh = [child for parent in fresh for child in children.get(parent, ()) if child not in found]
         found.update(fresh)
     return found
+
+
+def memory(pid: int) -> int:
+    """The proportional set size of a process, in bytes: what it shares with others counts in parts. Raises OSError when
+    it is gone, or another user's."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def end_all() -> None:

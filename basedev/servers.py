@@ -25,6 +25,7 @@ from typing import Any
 
 from .errors import SetupError
 from .places import DEPENDENCIES
+from .process import memory
 from .storage import Storage, digest_of
 
 SOCKET, LOCK, LOG = ".socket", ".lock", ".log"
@@ -234,7 +235,7 @@ class Servers:
             building=about["building"],
             idle=about["idle"],
             seconds=about["seconds"],
-            memory=_memory(about["pid"]),
+            memory=memory(about["pid"]),
             limits=Limits(about["idle_limit"], about["memory_limit"]),
         )
 
@@ -389,11 +390,3 @@ def _object(text: bytes, keys: Mapping[str, type]) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in keys.items()):
         raise NoServer("it does not answer")
     return found
-
-
-def _memory(pid: int) -> int:
-    """The proportional set size of a process, in bytes."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from basedev.newcheckout import make_checkout
+from basedev.process import descendants, memory
 from basedev.storage import Storage, cache_root
 
 from .edits import Change
@@ -37,7 +38,8 @@ class MemoryWatch(threading.Thread):
     def run(self) -> None:
         """Looks again and again until `stop`."""
         while not self._over.wait(self._interval):
-            self.peak = max(self.peak, sum(map(_proportional_set_size, _family(self._processes))))
+            family = {*self._processes, *descendants(*self._processes)}
+            self.peak = max(self.peak, sum(map(_memory, family)))
 
     def stop(self) -> int:
         """Ends the watch and returns the peak in bytes."""
@@ -46,24 +48,9 @@ class MemoryWatch(threading.Thread):
         return self.peak
 
 
-def _family(ancestors: list[int]) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal():
-            with suppress(OSError):
-                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(process.name))
-    family = list(ancestors)
-    for one in family:
-        family += children.get(one, [])
-    return family
-
-
-def _proportional_set_size(process: int) -> int:
-    with suppress(OSError):
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) << 10
+def _memory(pid: int) -> int:
+    with suppress(OSError):  # it is gone
+        return memory(pid)
     return 0
 
 
