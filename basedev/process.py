@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -43,8 +44,6 @@ FULL_DISK = (
 )
 """What programs say when there is no room for what they write."""
 
-_groups: set[int] = set()
-
 
 def die_with_parent() -> None:
     """For `preexec_fn`: asks the kernel to kill this child when its parent is gone."""
@@ -65,14 +64,52 @@ def run(
     way, with the end of its output as detail.
     """
     words = [os.fspath(word) for word in command]
-    with log.open("a+b") if log else tempfile.TemporaryFile() as file:
+    with log.open("a+b") if log else tempfile.TemporaryFile() as file, _watched_group() as group:
         begin = file.seek(0, os.SEEK_END)
-        status = _run(words, cwd, {**os.environ, **env} if env else None, file)
+        running = _start(words, cwd, env, file, group)
+        try:
+            status = running.wait()
+        except BaseException:
+            os.killpg(group, signal.SIGKILL)
+            running.wait()
+            raise
         file.seek(begin)
         output = file.read().decode(errors="replace")
     if status:
-        raise _failure(Path(words[0]).name, status, output)
+        raise _failure(words[0], status, output)
     return output
+
+
+def run_all(commands: Iterable[Sequence[str | Path]], *, env: Mapping[str, str] | None = None) -> None:
+    """Runs programs to their ends, as many at a time as there are processors.
+
+    `env` is added to the environment. When one fails, or basedev is interrupted, all are ended.
+    Raises what `run` does.
+    """
+    # In one thread: Python's locks do not survive an interruption at every moment, and a fork in a thread is none of
+    # those that are safe.
+    waiting = deque([os.fspath(word) for word in command] for command in commands)
+    running: dict[int, tuple[subprocess.Popen[bytes], IO[bytes], str]] = {}
+    with ExitStack() as files, _watched_group() as group:
+        try:
+            while waiting or running:
+                if waiting and len(running) < (os.cpu_count() or 1):
+                    words = waiting.popleft()
+                    log = files.enter_context(tempfile.TemporaryFile())
+                    started = _start(words, None, env, log, group)
+                    running[started.pid] = started, log, words[0]
+                    continue
+                ended = os.waitid(os.P_PGID, group, os.WEXITED | os.WNOWAIT)
+                assert ended is not None  # as nothing says that it is not to wait
+                done, output, program = running.pop(ended.si_pid)
+                if status := done.wait():
+                    output.seek(0)
+                    raise _failure(program, status, output.read().decode(errors="replace"))
+        except BaseException:
+            os.killpg(group, signal.SIGKILL)
+            for one, _, _ in running.values():
+                one.wait()
+            raise
 
 
 def without_settings(prefix: str) -> list[str]:
@@ -194,13 +231,6 @@ def memory(pid: int) -> int:
     return 0
 
 
-def end_all() -> None:
-    """Kills every program that `run` is running, for threads that wait for one."""
-    for group in list(_groups):
-        with suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGKILL)
-
-
 def full_disk(output: str, status: int = 0) -> SetupError | None:
     """The error for a program's failure when a full disk is its reason."""
     said = [line for line in output.splitlines() if any(text in line for text in FULL_DISK)]
@@ -222,30 +252,26 @@ def exit_code(status: int) -> int:
     return status if status >= 0 else 128 - status
 
 
-def _run(words: list[str], cwd: Path | None, env: Mapping[str, str] | None, output: IO[bytes]) -> int:
-    with _watched_group() as group:
-        try:
-            running = subprocess.Popen(
-                words,
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                preexec_fn=lambda: os.setpgid(0, group),
-            )
-        except (FileNotFoundError, PermissionError) as error:
-            if error.filename != words[0]:
-                raise
-            package = PACKAGES.get(Path(words[0]).name)
-            remedy = f": install the package {package} and retry" if package else ""
-            raise SetupError(f"{words[0]} can't be run: {error.strerror}{remedy}") from error
-        try:
-            return running.wait()
-        except BaseException:
-            os.killpg(group, signal.SIGKILL)
-            running.wait()
+def _start(
+    words: list[str], cwd: Path | None, env: Mapping[str, str] | None, output: IO[bytes], group: int
+) -> subprocess.Popen[bytes]:
+    """Starts a program as one of a watched group."""
+    try:
+        return subprocess.Popen(
+            words,
+            cwd=cwd,
+            env={**os.environ, **env} if env else None,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=lambda: os.setpgid(0, group),
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        if error.filename != words[0]:
             raise
+        package = PACKAGES.get(Path(words[0]).name)
+        remedy = f": install the package {package} and retry" if package else ""
+        raise SetupError(f"{words[0]} can't be run: {error.strerror}{remedy}") from error
 
 
 @contextmanager
@@ -258,14 +284,12 @@ def _watched_group() -> Iterator[int]:
         stderr=subprocess.DEVNULL,
         preexec_fn=os.setpgrp,
     )
-    _groups.add(watcher.pid)
     try:
         yield watcher.pid
     except BaseException:
         os.killpg(watcher.pid, signal.SIGKILL)  # what an interruption left that came before anyone waited for it
         raise
     finally:
-        _groups.discard(watcher.pid)
         watcher.kill()
         watcher.wait()
         assert watcher.stdin is not None
@@ -274,7 +298,7 @@ def _watched_group() -> Iterator[int]:
 
 def _failure(program: str, status: int, output: str) -> SetupError | InternalError:
     tail = "\n".join(output.splitlines()[-30:])
-    return full_disk(output, status) or InternalError(f"{program} {how_it_ended(status)}", tail)
+    return full_disk(output, status) or InternalError(f"{Path(program).name} {how_it_ended(status)}", tail)
 
 
 @contextmanager

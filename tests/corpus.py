@@ -902,7 +902,7 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
                 'include("strings/io.jl")\ninclude("strings/shout.jl")\n',
             ),
         ),
-        check='print(Base.shout("é"), \' \', which(Base.shout, (String,)).file)',
+        check="print(Base.shout(\"é\"), ' ', which(Base.shout, (String,)).file)",
         prints="É! strings/shout.jl",
     ),
     Edit(

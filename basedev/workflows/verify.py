@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,24 +137,22 @@ def verify(builder: Builder, tests: Sequence[str] = ()) -> Verification:
 def describe(builder: Builder, images: Mapping[str, Path]) -> list[Facts]:
     """What is in some images, as `describe.jl` tells it; each has a name for messages. Raises InternalError."""
     builder.progress(f"describing {' and '.join(images)}", SECONDS)
-    with builder.storage.staging("verify") as area, ThreadPoolExecutor(max_workers=2) as pool:
+    with builder.storage.staging("verify") as area:
         depot = area / "depot"  # the same for both, for it is a value in Base
-
-        def written(name: str, image: Path) -> Facts:
-            directory = area / name.replace(" ", "-")
+        directories = [area / name.replace(" ", "-") for name in images]
+        commands = []
+        for directory, image in zip(directories, images.values(), strict=True):
             directory.mkdir()
+            # from there, so that both have the same arguments
             command = julia_command(builder.checkout, image, ["--startup-file=no", str(DESCRIBE), "facts"])
-            try:
-                process.run(_undisturbed(command, depot), cwd=directory)
-            except InternalError as error:
-                raise InternalError(f"{name} can't be described: {error.message}", error.detail) from error
-            return read_facts((directory / "facts").read_text("utf-8", errors="surrogateescape"))
-
+            commands.append(["env", f"--chdir={directory}", *_undisturbed(command, depot)])
         try:
-            return list(pool.map(written, images.keys(), images.values()))
-        except BaseException:  # Ctrl-C, for one
-            process.end_all()
-            raise
+            process.run_all(commands)
+        except InternalError as error:
+            raise InternalError(f"{' or '.join(images)} can't be described: {error.message}", error.detail) from error
+        return [
+            read_facts((directory / "facts").read_text("utf-8", errors="surrogateescape")) for directory in directories
+        ]
 
 
 def set_aside(ours: Facts, theirs: Facts, before: Facts) -> tuple[Facts, Facts, Facts]:

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -80,18 +79,14 @@ def _compile(compiler: str, sources: Sequence[Path], distribution: Distribution,
 
     temporary = {"TMPDIR": str(made)}  # where nothing is left behind by one that is killed
 
-    def compile_one(source: Path) -> Path:
-        compiled = made / f"{source.stem}.o"
-        process.run([compiler, *FLAGS, *includes, "-c", source, "-o", compiled], env=temporary)
-        return compiled
-
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        try:
-            objects = list(pool.map(compile_one, sources))
-        except BaseException:  # Ctrl-C, for one
-            pool.shutdown(wait=False, cancel_futures=True)
-            process.end_all()
-            raise
+    objects = [made / f"{source.stem}.o" for source in sources]
+    process.run_all(
+        (
+            [compiler, *FLAGS, *includes, "-c", source, "-o", compiled]
+            for source, compiled in zip(sources, objects, strict=True)
+        ),
+        env=temporary,
+    )
     command: list[str | Path] = [compiler, "-rdynamic", "-o", made / "host", *objects]
     command += [libraries / "libjulia.so.1", libraries / "libLLVM-9.so.1", "-ldl", f"-Wl,-rpath,{libraries}"]
     command += [f"-Wl,-rpath-link,{libraries}", "-Wl,--allow-shlib-undefined"]
