@@ -738,17 +738,20 @@ class _Reviser:
             if len(self.files[path].modules) != 1 or path in BUILDING:
                 continue
             difference = self.differences[path]
-            fresh = {id(one.statement) for one in difference.evaluated if not one.only_documentation}
-            last = max((one.statement.line for one in difference.evaluated), default=0)
+            fresh = [one.statement for one in difference.evaluated if not one.only_documentation]
+            before = [one.tree for one in difference.removed]
+            needs = {id(one): frozenset() if one.tree in before else needed(one) for one in fresh}
+            sought = frozenset[str]().union(*needs.values())
+            last = max((one.line for one in fresh), default=0)
             found: set[str] = set()  # what unchanged statements above need
             for statement in self.statements_of(path, new=True):
                 if statement.line > last:
                     break
-                if id(statement) not in fresh:
-                    found |= needed(statement)
+                if id(statement) not in needs:
+                    if any(name.removeprefix("@") in statement.text for name in sought - found):
+                        found |= needed(statement)
                     continue
-                again = any(one.tree == statement.tree for one in difference.removed)
-                for name in () if again else sorted(needed(statement) - found):
+                for name in sorted(needs[id(statement)] - found):
                     if later := self._bound_later(name, path, statement.line):
                         raise NeedsFullRebuild(
                             f"{describe(statement.tree)} in {path}:{statement.line} needs {name},"
