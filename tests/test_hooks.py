@@ -30,6 +30,7 @@ def repository(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Be
     bench = Bench(make_checkout(tmp_path_factory.mktemp("hooks") / "julia", Storage()).path, storage)
     for key, value in (("user.name", "A"), ("user.email", "a@example.org"), ("commit.gpgsign", "false")):
         git(bench, "config", key, value)
+    git(bench, "branch", "-M", "main")
     git(bench, "branch", "start")
     assert bench.basedev("init").returncode == 0
     return bench
@@ -37,7 +38,7 @@ def repository(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Be
 
 @pytest.fixture
 def own(repository: Bench) -> Iterator[Bench]:
-    """The checkout with its first commit and without hooks, before and after."""
+    """The checkout with its first commit on `main` and without hooks, before and after."""
     yield repository
     subprocess.run(["git", "-C", str(repository.root), "rebase", "--abort"], capture_output=True)
     subprocess.run(["git", "-C", str(repository.root), "config", "--unset-all", "core.hooksPath"])
@@ -68,12 +69,13 @@ def commit(bench: Bench, text: str, message: str = "edit") -> None:
 
 
 def workers(bench: Bench) -> list[int]:
-    """The background processes that build, or wait for their turn."""
+    """The background processes that build, or wait for their turn, and hooks that have yet to start one."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
-            if b"--background" in words and str(bench.storage.root).encode() in (process / "environ").read_bytes():
+            begins = any(b"hooks/post-" in word for word in words)
+            if (begins or b"--background" in words) and str(bench.storage.root).encode() in (process / "environ").read_bytes():
                 found.append(int(process.name))
         except OSError:
             continue
