@@ -75,7 +75,9 @@ def workers(bench: Bench) -> list[int]:
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
             begins = any(b"hooks/post-" in word for word in words)
-            if (begins or b"--background" in words) and str(bench.storage.root).encode() in (process / "environ").read_bytes():
+            if (begins or b"--background" in words) and str(bench.storage.root).encode() in (
+                process / "environ"
+            ).read_bytes():
                 found.append(int(process.name))
         except OSError:
             continue

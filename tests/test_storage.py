@@ -385,6 +385,23 @@ def test_a_program_that_fails(tmp_path: Path) -> None:
         process.run(["sh", "-c", "kill -9 $$"])
 
 
+def test_programs_at_a_time(tmp_path: Path) -> None:
+    process.run_all((["sh", "-c", f"echo $WORD >{tmp_path}/{number}"] for number in range(20)), env={"WORD": "word"})
+    assert [(tmp_path / str(number)).read_text() for number in range(20)] == ["word\n"] * 20
+
+
+def test_others_end_when_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    pids = tmp_path / "pids"
+    lasting = ["sh", "-c", f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; wait"]
+    failing = ["sh", "-c", f"until [ $(wc -l <{pids}) = 2 ]; do sleep 0.01; done 2>/dev/null; echo why; exit 3"]
+    with pytest.raises(InternalError, match="sh exited with 3") as caught:
+        process.run_all([lasting, failing, ["touch", str(tmp_path / "late")]])
+    assert caught.value.detail == "why"
+    _wait_for_the_end_of(pids)
+    assert not (tmp_path / "late").exists()
+
+
 @pytest.mark.parametrize("program", ["as", "gcc", "g++"])
 def test_a_program_that_is_missing_is_named_with_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
@@ -408,10 +425,13 @@ def test_what_a_program_started_ends_with_it_when_it_is_interrupted(tmp_path: Pa
         _wait_for_two(pids)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        process.run(["sh", "-c", f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; wait"])
-    _wait_for_the_end_of(pids)
+    command = ["sh", "-c", f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; wait"]
+    for run in (lambda: process.run(command), lambda: process.run_all([command])):
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        _wait_for_the_end_of(pids)
+        pids.unlink()
 
 
 def test_what_a_program_started_ends_with_a_killed_basedev(tmp_path: Path) -> None:
