@@ -68,9 +68,11 @@ NOTHING: dict[str, Any] = {"defined": [], "names": [], "effects": [], "errors": 
 DOCS = "base/docs/Docs.jl"
 DOCUMENTING = (
     'const documented = (@doc("a", lpad(x::Int)); @doc("a", lpad); @doc("a", Base);'
-    " [Base.Docs.meta(Base)[Base.Docs.Binding(Base, name)] for name in (:lpad, :Base)])"
+    ' @doc("a", Core.@__doc__(chomp(x::Int))); @doc("a", Core.@__doc__(rpad(x::Int)), false);'
+    " [Base.Docs.meta(Base)[Base.Docs.Binding(Base, name)] for name in (:lpad, :Base, :chomp, :rpad)])"
 )
-"""A statement for a census: its value is what becomes of a docstring. Others are evaluated without theirs."""
+"""A statement for a census: its value is what becomes of docstrings of methods, functions, modules, and what macros
+mark in their results. Others are evaluated without theirs."""
 
 BUILDING = frozenset({"base/sysimg.jl", "base/compiler/bootstrap.jl"})
 """Files whose statements compile and load what others define."""

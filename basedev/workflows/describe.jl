@@ -519,7 +519,9 @@ end
 
 function describe_method(m::Method)
     what = typed(m.sig)
-    fact("method", what, string(path(m.module), " ", m.name, ", ", m.nargs, " arguments ",
+    name = String(m.name)
+    isdigit(name[1]) && (name = string('#', name)) # a counter, as the name of a closure's method for keywords begins with
+    fact("method", what, string(path(m.module), " ", name, ", ", m.nargs, " arguments ",
         join(map(slot ∘ String, split(m.slot_syms, '\0')), ' '), m.isva ? "varargs " : "", m.pure ? "pure " : "", "nospecialize ",
         m.nospecialize, " called ", m.called, " keywords ", m.nkw, isdefined(m, :ccallable) ? " ccallable" : ""))
     if isdefined(m, :generator)
