@@ -520,7 +520,7 @@ end
 function describe_method(m::Method)
     what = typed(m.sig)
     name = String(m.name)
-    isdigit(name[1]) && (name = string('#', name)) # a counter, as the name of a closure's method for keywords begins with
+    isdigit(codeunit(name, 1)) && (name = string('#', name)) # a counter, as the name of a closure's method for keywords begins with
     fact("method", what, string(path(m.module), " ", name, ", ", m.nargs, " arguments ",
         join(map(slot ∘ String, split(m.slot_syms, '\0')), ' '), m.isva ? "varargs " : "", m.pure ? "pure " : "", "nospecialize ",
         m.nospecialize, " called ", m.called, " keywords ", m.nkw, isdefined(m, :ccallable) ? " ccallable" : ""))
