@@ -67,12 +67,13 @@ NOTHING: dict[str, Any] = {"defined": [], "names": [], "effects": [], "errors": 
 
 DOCS = "base/docs/Docs.jl"
 DOCUMENTING = (
-    'const documented = (@doc("a", lpad(x::Int)); @doc("a", lpad); @doc("a", Base);'
-    ' @doc("a", Core.@__doc__(chomp(x::Int))); @doc("a", Core.@__doc__(rpad(x::Int)), false);'
-    " [Base.Docs.meta(Base)[Base.Docs.Binding(Base, name)] for name in (:lpad, :Base, :chomp, :rpad)])"
+    'const documented = (@doc("a", of_a_method(x::Int)); @doc("a", of_a_function); @doc("a", Base);'
+    ' @doc("a", Core.@__doc__(of_a_mark(x::Int))); @doc("a", Core.@__doc__(of_a_later_mark(x::Int)), false);'
+    " [Base.Docs.meta(Base)[Base.Docs.Binding(Base, name)]"
+    " for name in (:of_a_method, :of_a_function, :Base, :of_a_mark, :of_a_later_mark)])"
 )
 """A statement for a census: its value is what becomes of docstrings of methods, functions, modules, and what macros
-mark in their results. Others are evaluated without theirs."""
+mark in their results. Others are evaluated without theirs. Names that nothing else documents."""
 
 BUILDING = frozenset({"base/sysimg.jl", "base/compiler/bootstrap.jl"})
 """Files whose statements compile and load what others define."""

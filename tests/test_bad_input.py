@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SHARED, Bench, unmount
+from conftest import SHARED, Bench, unmount, wait_until
 from test_storage import without_root
 
 from basedev.errors import SetupError
@@ -217,6 +217,8 @@ def test_damaged_base_image_is_made_again(own: Bench) -> None:
 def test_damaged_image_is_made_again(bench: Bench) -> None:
     bench.append(UTIL, NEW_FUNCTION)
     image = Path(bench.chain()["image"])
+    manifest = image.parent / "manifest.json"
+    wait_until(lambda: all(about["sha256"] for about in json.loads(manifest.read_text())["files"].values()))
     image.chmod(0o644)
     with image.open("r+b") as file:
         file.seek(image.stat().st_size // 2)

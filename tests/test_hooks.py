@@ -85,10 +85,12 @@ def workers(bench: Bench) -> list[int]:
 
 
 def settle(bench: Bench) -> None:
-    """Waits until nothing is being built in the background."""
-    deadline = time.monotonic() + 100
-    while workers(bench):
+    """Waits until nothing is being built in the background, nor a while later: what a process is has no name while it
+    becomes another program."""
+    deadline, quiet = time.monotonic() + 100, 0
+    while quiet < 5:
         assert time.monotonic() < deadline
+        quiet = 0 if workers(bench) else quiet + 1
         time.sleep(0.05)
 
 

@@ -124,7 +124,7 @@ def test_a_newer_save_cancels_the_build(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_200_saves_in_20_seconds(bench: Bench, tmp_path: Path) -> None:
-    """They leave one image, of the last state."""
+    """They are few builds, more than one only where saving stood still for a while, and leave the last state."""
     original = (bench.root / UTIL).read_text()
     with watch(bench, tmp_path) as watching:
         assert watching.next()["status"] == "current"
@@ -133,11 +133,13 @@ def test_200_saves_in_20_seconds(bench: Bench, tmp_path: Path) -> None:
             temporary.write_text(f"{original}\nlast_word() = {number}\n")
             temporary.replace(bench.root / UTIL)
             time.sleep(0.1)
-        built = watching.next()
-        assert watching.quiet()
-        assert built["status"] == "built"
-        assert bench.julia(built["image"], "print(Base.last_word())") == "199"
-        assert images(bench) == [built["image_id"]]
+        told = [watching.next()]
+        while not watching.quiet():
+            told.append(watching.next())
+        assert len(told) < 20
+        assert {built["status"] for built in told} == {"built"}
+        assert bench.julia(told[-1]["image"], "print(Base.last_word())") == "199"
+        assert set(images(bench)) == {built["image_id"] for built in told}
 
 
 def test_git_checkout_of_500_files(bench: Bench, tmp_path: Path) -> None:
