@@ -871,6 +871,19 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
         prints="false2.0",
     ),
     Edit(
+        "no random bytes of another system",
+        "export removed of a name that is never defined",
+        (
+            Change(
+                "stdlib/Random/src/DSFMT.jl",
+                "dsfmt_fill_array_close1_open2!,\n       win32_SystemFunction036!\n",
+                "dsfmt_fill_array_close1_open2!\n",
+            ),
+        ),
+        check='using Random; print(Base.isexported(Random.DSFMT, Symbol("win32_SystemFunction036!")))',
+        prints="false",
+    ),
+    Edit(
         "base64 of addresses",
         "new file with its include and export",
         (

@@ -28,6 +28,11 @@ jl_value_t *unbind(jl_module_t *module, jl_sym_t *name) {
     return value;
 }
 
+void unexport(jl_module_t *module, jl_sym_t *name) {
+    if (jl_binding_t *binding = binding_in(module, name))  // nobody owns what is exported and never defined
+        binding->exportp = 0;
+}
+
 namespace {
 
 // Whether lowered code, or a type, refers to a binding or to the value that it has.

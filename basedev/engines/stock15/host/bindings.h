@@ -13,6 +13,9 @@ jl_binding_t *own_binding(jl_module_t *module, jl_sym_t *name);
 // The binding becomes what it was before anything was bound to it; an export stays. Returns the value that it had.
 jl_value_t *unbind(jl_module_t *module, jl_sym_t *name);
 
+// The module does not export the name any more, whether it is its own, imported, or never defined.
+void unexport(jl_module_t *module, jl_sym_t *name);
+
 // Who uses a name of a module. Writes {"modules": [...] in which it stands for this binding, "methods": [{"module",
 // "name", "signature", "file", "line"}] whose code refers to the binding or to its value, "objects": whether the
 // image has objects of the type that it defines, or of types made with that}.

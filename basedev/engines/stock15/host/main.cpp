@@ -662,8 +662,7 @@ private:
             return "";
         }
         if (step.kind == Step::UNEXPORT) {
-            if (jl_binding_t *binding = own_binding(module, name))
-                binding->exportp = 0;
+            unexport(module, name);
             return "";
         }
         jl_methtable_t *table = nullptr;
