@@ -751,7 +751,8 @@ class _Reviser:
                 if statement.line > last:
                     break
                 if id(statement) not in needs:
-                    if any(name.removeprefix("@") in statement.text for name in sought - found):
+                    # a string's macro stands there without its end
+                    if any(name.removeprefix("@").removesuffix("_str") in statement.text for name in sought - found):
                         found |= needed(statement)
                     continue
                 for name in sorted(needs[id(statement)] - found):

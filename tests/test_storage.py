@@ -393,10 +393,9 @@ def test_programs_at_a_time(tmp_path: Path) -> None:
 def test_others_end_when_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     pids = tmp_path / "pids"
-    lasting = ["sh", "-c", f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; wait"]
     failing = ["sh", "-c", f"until [ $(wc -l <{pids}) = 2 ]; do sleep 0.01; done 2>/dev/null; echo why; exit 3"]
     with pytest.raises(InternalError, match="sh exited with 3") as caught:
-        process.run_all([lasting, failing, ["touch", str(tmp_path / "late")]])
+        process.run_all([_lasting(pids), failing, ["touch", str(tmp_path / "late")]])
     assert caught.value.detail == "why"
     _wait_for_the_end_of(pids)
     assert not (tmp_path / "late").exists()
@@ -425,8 +424,7 @@ def test_what_a_program_started_ends_with_it_when_it_is_interrupted(tmp_path: Pa
         _wait_for_two(pids)
         os.kill(os.getpid(), signal.SIGINT)
 
-    command = ["sh", "-c", f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; wait"]
-    for run in (lambda: process.run(command), lambda: process.run_all([command])):
+    for run in (lambda: process.run(_lasting(pids)), lambda: process.run_all([_lasting(pids)])):
         threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
             run()
@@ -438,7 +436,7 @@ def test_what_a_program_started_ends_with_a_killed_basedev(tmp_path: Path) -> No
     pids = tmp_path / "pids"
 
     def work() -> None:
-        process.run(["sh", "-c", f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; wait"])
+        process.run(_lasting(pids))
 
     child = FORKING.Process(target=work)
     child.start()
@@ -446,6 +444,11 @@ def test_what_a_program_started_ends_with_a_killed_basedev(tmp_path: Path) -> No
     child.kill()
     child.join()
     _wait_for_the_end_of(pids)
+
+
+def _lasting(pids: Path) -> list[str]:
+    """A program that starts another, notes both in a file, and does not end by itself."""
+    return ["sh", "-c", f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; wait"]
 
 
 def _wait_for_two(pids: Path) -> None:

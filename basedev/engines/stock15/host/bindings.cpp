@@ -12,7 +12,8 @@ static jl_binding_t *binding_in(jl_module_t *module, jl_sym_t *name) {
     return nullptr;
 }
 
-jl_binding_t *own_binding(jl_module_t *module, jl_sym_t *name) {
+// The binding of a name in the module that owns it, or null when it has none there.
+static jl_binding_t *own_binding(jl_module_t *module, jl_sym_t *name) {
     jl_binding_t *binding = binding_in(module, name);
     return binding && binding->owner == module ? binding : nullptr;
 }

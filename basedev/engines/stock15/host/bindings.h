@@ -7,9 +7,6 @@
 #include <functional>
 #include <unordered_map>
 
-// The binding of a name in the module that owns it, or null when it has none there.
-jl_binding_t *own_binding(jl_module_t *module, jl_sym_t *name);
-
 // The binding becomes what it was before anything was bound to it; an export stays. Returns the value that it had.
 jl_value_t *unbind(jl_module_t *module, jl_sym_t *name);
 
