@@ -2,37 +2,79 @@
 
 from __future__ import annotations
 
-import threading
+import os
+import pickle
+import signal
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from contextlib import suppress
+from typing import Generic, NoReturn, TypeVar, cast
+
+from .errors import InternalError
+from .process import die_with_parent, how_it_ended
 
 T = TypeVar("T")
 
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class Aside(Generic[T]):
-    """A function's result, which a thread works out. `with` it, the thread has ended afterwards."""
+    """A function's result, which a child of this process works out. `with` it, the child has ended afterwards.
+
+    A thread would do if there were no Ctrl-C: Python's locks do not survive an interruption at every moment. One that
+    came during an import left the lock of imports locked, and a thread that imported GitPython waited for it for ever.
+    """
 
     def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
+        self._answer: tuple[bool, object] | None = None
+        reading, writing = os.pipe()
+        # An interruption must find that one of the two knows what it is: it would be cleaned up twice after.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
         try:
-            self._result = self._work()
-        except BaseException as error:
-            self._error = error
+            self._child = os.fork()
+            if self._child == 0:
+                _answer(work, writing)
+            os.close(writing)
+            self._pipe = os.fdopen(reading, "rb")
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def result(self) -> T:
-        """Waits for it. Raises what the function raised."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._result
+        """Waits for it. Raises what the function raised, InternalError when the child was killed."""
+        if self._answer is None:
+            said = self._pipe.read()
+            status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
+            if not said or status:
+                raise InternalError(f"a child of basedev {how_it_ended(status)}")
+            self._answer = pickle.loads(said)
+        succeeded, value = self._answer
+        if not succeeded:
+            raise cast(BaseException, value)
+        return cast(T, value)
 
     def __enter__(self) -> Aside[T]:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.join()
+        if self._answer is None:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self._child, signal.SIGKILL)
+                os.waitpid(self._child, 0)
+        self._pipe.close()
+
+
+def _answer(work: Callable[[], object], pipe: int) -> NoReturn:
+    """All that the child does. It must not return to what its parent was doing."""
+    try:
+        die_with_parent()
+        for number in INTERRUPTIONS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTIONS)
+        try:
+            answer: tuple[bool, object] = True, work()
+        except Exception as error:
+            answer = False, error
+        with os.fdopen(pipe, "wb") as file:
+            file.write(pickle.dumps(answer))
+        os._exit(0)
+    finally:
+        os._exit(1)

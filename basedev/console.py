@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -18,6 +20,10 @@ from .sizes import WORTH_SHOWING
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Characters that a terminal obeys, but for the tabulator and the end of a line."""
+
+
+INTERVAL = 0.1
+"""Between two drawings of the step under way, in seconds."""
 
 
 class Lines(Console):
@@ -60,7 +66,36 @@ class _Times(ProgressColumn):
         return Text(f"{elapsed:.0f} s of about {expected:.0f} s" if expected >= WORTH_SHOWING else f"{elapsed:.1f} s")
 
 
-def step_bar(console: Console) -> Progress:
-    """The line that shows the step under way."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), _Times())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+class StepBar(Progress):
+    """The line that shows the step under way. An alarm draws it anew: processes are forked while it is shown, for which
+    there should be one thread."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), _Times())
+        super().__init__(*columns, console=console, transient=True, auto_refresh=False)
+        self._drawing = False
+
+    def start(self) -> None:
+        """Shows it, if it is not shown."""
+        super().start()
+        signal.signal(signal.SIGALRM, self._draw)
+        signal.setitimer(signal.ITIMER_REAL, INTERVAL, INTERVAL)
+
+    def stop(self) -> None:
+        """Takes it away, if it is shown."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        super().stop()
+
+    def refresh(self) -> None:
+        """As it is, but not while it is at it: an alarm may come in the middle."""
+        if not self._drawing:
+            self._drawing = True
+            try:
+                super().refresh()
+            finally:
+                self._drawing = False
+
+    def _draw(self, *_: object) -> None:
+        # A terminal that is gone is noticed by who has a result to print; a message that is being printed comes first.
+        with suppress(OSError, RuntimeError):
+            self.refresh()

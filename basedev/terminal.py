@@ -22,8 +22,9 @@ from .workflows.build import NOTHING_KNOWN, Result
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
+    from .console import StepBar
     from .patches import Applied
     from .servers import Server
     from .workflows.bisect import Outcome, State
@@ -64,7 +65,7 @@ class Steps:
 
     def __init__(self, console: Callable[[], Console]) -> None:
         self._console = console
-        self._live: Progress | None = None
+        self._live: StepBar | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> Steps:
@@ -79,14 +80,14 @@ class Steps:
     def __call__(self, step: str, expected: float) -> None:
         if expected < WORTH_SHOWING and not sys.stderr.isatty():
             return
-        from .console import step_bar
+        from .console import StepBar
 
         console = self._console()
         if not console.is_terminal:
             console.print(f"basedev: {escape(step)} (about {expected:.0f} s)", highlight=False)
             return
         if not self._live:
-            self._live = step_bar(console)
+            self._live = StepBar(console)
         self._live.start()
         if self._task is not None:
             self._live.remove_task(self._task)

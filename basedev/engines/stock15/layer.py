@@ -94,13 +94,13 @@ def make_layer(
     progress(f"compiling what the edit invalidated ({invalidated} CodeInstances)", expected)
     with Aside(lambda: copy(base.sysimage, made / "sys.so")) as ground:
         parts = host.compile(work, base.dependencies if cutoff else None)
-    check(parts)
-    if reason := parts.get("needs_julias_rule"):
-        raise NeedsJuliasRule(reason)
-    compiled = time.monotonic()
-    progress("linking", 0.1)
-    with disk_errors("write the image"):
-        ground.result()
+        check(parts)
+        if reason := parts.get("needs_julias_rule"):
+            raise NeedsJuliasRule(reason)
+        compiled = time.monotonic()
+        progress("linking", 0.1)
+        with disk_errors("write the image"):
+            ground.result()
     image = make_image(made / "sys.so", base, parts, libjulia, work)
     old_lines_reason = None if parts["new_code_reason"] else correct_lines(made / "sys.so", base, revision.steps)
     linked = time.monotonic()
