@@ -65,15 +65,18 @@ Name = tuple[str, str]
 NOTHING: dict[str, Any] = {"defined": [], "names": [], "effects": [], "errors": []}
 """What a trial of no steps tells."""
 
+MACHINERY_OF_DOCS = "base/docs/"
 DOCS = "base/docs/Docs.jl"
 DOCUMENTING = (
-    'const documented = (@doc("a", of_a_method(x::Int)); @doc("a", of_a_function); @doc("a", Base);'
+    'const documented = (@doc("a", of_a_method(x::Int)); @doc("a", of_a_function); @doc("a", Base); @doc("a", Checked);'
     ' @doc("a", Core.@__doc__(of_a_mark(x::Int))); @doc("a", Core.@__doc__(of_a_later_mark(x::Int)), false);'
     " [Base.Docs.meta(Base)[Base.Docs.Binding(Base, name)]"
-    " for name in (:of_a_method, :of_a_function, :Base, :of_a_mark, :of_a_later_mark)])"
+    " for name in (:of_a_method, :of_a_function, :Base, :Checked, :of_a_mark, :of_a_later_mark)])"
 )
 """A statement for a census: its value is what becomes of docstrings of methods, functions, modules, and what macros
 mark in their results. Others are evaluated without theirs. Names that nothing else documents."""
+
+DOCUMENTS_OTHERWISE = "what documents definitions changed, and with it the docstrings of all that there are"
 
 BUILDING = frozenset({"base/sysimg.jl", "base/compiler/bootstrap.jl"})
 """Files whose statements compile and load what others define."""
@@ -610,15 +613,15 @@ class _Reviser:
             and entry.path not in BUILDING
             and (entry.path, entry.line, entry.text) not in removed
         ]
+        if any(entry.text == DOCUMENTING for entry in affected) and self._changes_machinery_of_docs():
+            raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)  # in which cases is hard to tell
         results = self._compared(steps, affected)
         learnt = False
         for entry, (before, again, after) in results:
             if before == after or before != again or before.startswith("error: "):
                 continue
             if entry.text == DOCUMENTING:
-                raise NeedsFullRebuild(
-                    "what documents definitions changed, and with it the docstrings of all that there are"
-                )
+                raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)
             for statement in self.statements_of(entry.path, new=False):
                 if statement.line != entry.line or not computes(statement):
                     continue
@@ -629,6 +632,14 @@ class _Reviser:
                     raise NeedsFullRebuild(f"{what} gives something else with what changed, and can't be taken back")
                 learnt |= self.difference(entry.path).evaluate_again(entry.path, statement)
         return learnt
+
+    def _changes_machinery_of_docs(self) -> bool:
+        """Whether more than docstrings changed in the files that document definitions."""
+        return any(
+            path.startswith(MACHINERY_OF_DOCS)
+            and (difference.removed or not all(one.only_documentation for one in difference.evaluated))
+            for path, difference in self.differences.items()
+        )
 
     def _compared(
         self, steps: Sequence[Step], entries: Sequence[CensusEntry]

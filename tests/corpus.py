@@ -1294,6 +1294,19 @@ REFUSED = (
         "what documents definitions changed",
     ),
     Edit(
+        "docstrings of some modules elsewhere",
+        "function that stores docstrings, in a case that few definitions are",
+        (
+            Change(
+                "base/docs/Docs.jl",
+                "    m = get!(meta(__module__), b, MultiDoc())\n",
+                "    defined(b) && resolve(b) === Base.Ryu && initmeta((__module__ = Base.Ryu))\n"
+                "    m = get!(meta(__module__), b, MultiDoc())\n",
+            ),
+        ),
+        "what documents definitions changed",
+    ),
+    Edit(
         "docstrings in one piece",
         "function that makes docstrings of text",
         (

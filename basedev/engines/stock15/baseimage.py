@@ -38,7 +38,7 @@ from ..kept import KeptImage, files_of, included, keep_sources
 from .host_program import SOURCES, Host, host_program
 from .parsed import Kept, keep
 
-CONTENTS = "11"
+CONTENTS = "12"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = (
     *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp"),
