@@ -86,6 +86,9 @@ INCLUDE = re.compile(rb'^[ \t]*include\("([^"$]+)"\)', re.MULTILINE)
 MOST_ROUNDS = 100
 """Of following the users of changed names; each round has more statements than the one before."""
 
+WORTH_ASKING_THE_IMAGE = 60
+"""Statements: on the image, where they run native code, each takes a third of the time, but a process has to start."""
+
 MOST_STATEMENTS = 1000
 """Evaluating more of them takes about as long as a full rebuild."""
 
@@ -131,6 +134,13 @@ class CensusEntry(NamedTuple):
         return not self.digest.strip("0")
 
 
+class Expected(NamedTuple):
+    """What a statement is to give on an image."""
+
+    statement: Evaluate
+    digest: str
+
+
 @dataclass(frozen=True)
 class Census:
     """What the statements of the base image's sources run while they are evaluated."""
@@ -167,15 +177,18 @@ def revise(
     evaluator: Evaluator,
     census: Census | None = None,
     parsed: Parsed | None = None,
+    left: list[Expected] | None = None,
 ) -> Revision:
     """The revision from the sources of a base image to others.
 
     `files` are the files in the image by path, `parsed` has statements of the old ones. Without a `census` it is not
-    asked whether what was computed while Julia was built would be the same. Raises
+    asked whether what was computed while Julia was built would be the same. With a list as `left`, many statements to
+    ask that of are put there for the caller, who asks the image that he makes: if one gives something else there, he
+    must revise without. Raises
     UserCodeError when the new sources do not parse or fail to evaluate, NeedsFullRebuild with the reason when
     evaluating definitions would not give what a rebuild gives.
     """
-    return _Reviser(old, new, files, evaluator, census, parsed).revision()
+    return _Reviser(old, new, files, evaluator, census, parsed, left).revision()
 
 
 class _Reviser:
@@ -187,8 +200,10 @@ class _Reviser:
         evaluator: Evaluator,
         census: Census | None,
         kept: Parsed | None,
+        left: list[Expected] | None,
     ) -> None:
         self.census = census
+        self.left = left
         self.kept = kept
         self.old = old
         self.new = new
@@ -615,6 +630,10 @@ class _Reviser:
         ]
         if any(entry.text == DOCUMENTING for entry in affected) and self._changes_machinery_of_docs():
             raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)  # in which cases is hard to tell
+        if self.left is not None:
+            self.left[:] = self._expected(affected) if len(affected) >= WORTH_ASKING_THE_IMAGE else []
+            if self.left:
+                return False
         results = self._compared(steps, affected)
         learnt = False
         for entry, (before, again, after) in results:
@@ -640,6 +659,20 @@ class _Reviser:
             and (difference.removed or not all(one.only_documentation for one in difference.evaluated))
             for path, difference in self.differences.items()
         )
+
+    def _expected(self, entries: Sequence[CensusEntry]) -> list[Expected]:
+        """What unchanged statements are to give, from where they are now."""
+        now = {
+            (path, old.line, old.undocumented().text): new.undocumented()
+            for path, difference in self.differences.items()
+            for old, new in difference.unchanged
+        }
+        expected = []
+        for entry in entries:
+            new = now.get((entry.path, entry.line, entry.text))
+            line, text = (new.line, new.text) if new else (entry.text_line, entry.text)
+            expected.append(Expected(Evaluate(entry.module, self.files[entry.path].name, line, text), entry.digest))
+        return expected
 
     def _compared(
         self, steps: Sequence[Step], entries: Sequence[CensusEntry]

@@ -846,6 +846,19 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
         prints="true3251651376",
     ),
     Edit(
+        "twelve hours of formats",
+        "method with which a constant of another type was computed",
+        (
+            Change(
+                "stdlib/Dates/src/io.jl",
+                "        letter = f[m.offset]\n",
+                "        letter = f[m.offset] == 'H' ? 'I' : f[m.offset]\n",
+            ),
+        ),
+        check="using Dates; print(Dates.ISOTimeFormat)",
+        prints='dateformat"II:MM:SS.s"',
+    ),
+    Edit(
         "selected iterators of encodings",
         "`using` of names added, and a method that needs it",
         (

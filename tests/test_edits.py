@@ -179,3 +179,28 @@ def test_file_shared_with_the_compiler(bench: Bench) -> None:
         " [only(methods(m.reverse!, (Vector{Int}, Int, Int))).line for m in (Base, Core.Compiler)])"
     )
     assert bench.julia(built["image"], code) == f"editededited[2, 1]Int32[{line}, {line}]"
+
+
+def test_constant_that_comes_out_otherwise_with_a_method_that_many_run(bench: Bench) -> None:
+    # so many statements that the image is asked for what they give, and not used for its answer
+    bench.edit(
+        "base/strings/string.jl",
+        "    between(b, 0x80, 0xf7) || return reinterpret(Char, u)\n    return getindex_continued",
+        "    i == 1 && s == \"HH:MM:SS.s\" && return 'I'\n"
+        "    between(b, 0x80, 0xf7) || return reinterpret(Char, u)\n    return getindex_continued",
+    )
+    built = bench.chain()
+    assert ("constant ISOTimeFormat of Dates", "modified") in changes(built)
+    assert bench.julia(built["image"], "using Dates; print(Dates.ISOTimeFormat)") == 'dateformat"II:MM:SS.s"'
+
+
+def test_image_is_asked_for_what_many_statements_give(bench: Bench) -> None:
+    bench.edit(
+        "base/strings/string.jl",
+        "    between(b, 0x80, 0xf7) || return reinterpret(Char, u)\n    return getindex_continued",
+        "    u == 0x01000000 && return 'q'\n"
+        "    between(b, 0x80, 0xf7) || return reinterpret(Char, u)\n    return getindex_continued",
+    )
+    built = bench.chain()
+    assert "results" in built["timings"]
+    assert bench.julia(built["image"], 'print("\\x01a"[1])') == "q"

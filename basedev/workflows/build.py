@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import Any, Protocol, TypeVar
@@ -25,7 +26,8 @@ from ..engines.stock15.host_program import Host, HostFailed, host_program
 from ..engines.stock15.layer import Layer, NeedsJuliasRule, check, make_layer
 from ..errors import InternalError, NeedsFullRebuild, UsageError
 from ..holds import Hold
-from ..revise import SourceFile, revise
+from ..process import timed
+from ..revise import Expected, SourceFile, revise
 from ..revision import Definition, Revision, as_json
 from ..servers import Limits, NoServer, Servers, allowed
 from ..sizes import parse_size
@@ -125,6 +127,10 @@ class Result:
             "timings": {step: round(seconds, 4) for step, seconds in self.timings.items()},
             "errors": [],
         }
+
+
+class OtherResults(Exception):
+    """What was computed while Julia was built comes out otherwise in an image that was made; it must not be used."""
 
 
 class Base(Protocol):
@@ -372,17 +378,25 @@ class Builder(ImageBuilder):
     def _program(self) -> Path:
         return host_program(self.checkout.distribution, self.storage, lambda step: self.progress(step, 25.0))
 
-    def _revise(self, sources: Sources, host: Host) -> Revision:
-        return revise(self.base.sources, sources, self.base.files, host, self.base.census, self.base.parsed)
+    def _revise(self, sources: Sources, host: Host, left: list[Expected] | None = None) -> Revision:
+        base = self.base
+        return revise(base.sources, sources, base.files, host, base.census, base.parsed, left)
+
+    def _check_results(self, image: Path, left: Sequence[Expected]) -> None:
+        """Raises OtherResults when statements that the edit left as they are give something else on an image."""
+        with Host(self._program, image, self.checkout.distribution) as host:
+            results = host.results([], [one.statement for one in left])
+        if results != [one.digest for one in left]:
+            raise OtherResults
 
     def _chain(self, sources: Sources, result: Result, engine: str) -> None:
         begin = time.monotonic()
         self.progress("comparing definitions", 0.5)
 
-        def chain(host: Host, no_cutoff_reason: str | None = None) -> None:
+        def chain(host: Host, no_cutoff_reason: str | None, left: list[Expected] | None) -> None:
             with self.storage.staging("image") as made, Aside(lambda: self.checkout.commit) as commit:
                 cutoff = engine != CHAINED_WITHOUT_CUTOFF and no_cutoff_reason is None
-                revision = self._revise(sources, host)
+                revision = self._revise(sources, host, left)
                 libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
                 layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
                 result.engine, result.server = engine, self.server
@@ -390,13 +404,21 @@ class Builder(ImageBuilder):
                 result.timings["revise"] = time.monotonic() - begin - sum(layer.timings.values())
                 result.take(layer)
                 result.no_cutoff_reason = result.no_cutoff_reason or no_cutoff_reason
+                if left:
+                    self.progress(f"evaluating what ran what the edit changed ({len(left)} statements)", 1.0)
+                    with timed(result.timings, "results"):
+                        self._check_results(made / "sys.so", left)
                 self._publish(self._image_id(sources, engine), made / "sys.so", result, commit.result())
 
-        try:
-            self.with_host(chain)
-        except NeedsJuliasRule as reason:
-            why = str(reason)
-            self.with_host(lambda host: chain(host, why))
+        why: str | None = None
+        left: list[Expected] | None = []
+        while True:
+            try:
+                return self.with_host(partial(chain, no_cutoff_reason=why, left=left))
+            except NeedsJuliasRule as reason:
+                why = str(reason)
+            except OtherResults:
+                left = None
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()

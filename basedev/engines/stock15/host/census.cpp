@@ -11,6 +11,7 @@
 #include <map>
 #include <set>
 #include <unistd.h>
+#include <unordered_map>
 
 namespace {
 
@@ -19,6 +20,7 @@ const unsigned MOST_SECONDS = 20;  // for one statement
 const size_t STATEMENTS_TOGETHER = 1000;  // in one process, where what one compiles serves the others
 const double LEAST_SECONDS_TO_COMPILE = 1e-4;
 const size_t MOST_GENERATED = 20;  // specializations of one method
+const int MOST_DEEP = 2000;  // levels of a value
 const size_t DIGITS = 16;  // of a digest in hexadecimal, all 0 of a statement that fails
 const uint32_t IS_METHOD = 1u << 31;  // of a number in the record: a method, not a CodeInstance
 
@@ -60,16 +62,16 @@ public:
     void value(jl_value_t *object, int depth = 0) {
         if (!object)
             return word("null");
-        if (depth > 40)
+        if (depth > MOST_DEEP)
             return word("deep");
         auto *type = (jl_datatype_t *)jl_typeof(object);
         if (jl_is_symbol(object))
             return name((jl_sym_t *)object);
         if (jl_is_type(object) || jl_is_typevar(object))
-            return type_of_types(object);
-        name(type->name->name);
+            return text(type_text(object));
+        text(type_text_of(type));
         if (jl_is_module(object))
-            return name(((jl_module_t *)object)->name);
+            return text(module_text((jl_module_t *)object));
         if (jl_is_string(object))
             return bytes(jl_string_data(object), jl_string_len(object));
         if (jl_is_method(object) || jl_is_method_instance(object) || jl_is_task(object) || jl_is_cpointer_type((jl_value_t *)type))
@@ -81,13 +83,21 @@ public:
                 value(jl_svecref(object, i), depth + 1);
             return;
         }
-        if (jl_is_code_info(object))
-            return value((jl_value_t *)((jl_code_info_t *)object)->code, depth + 1);
+        if (jl_is_code_info(object)) {
+            auto *code = (jl_code_info_t *)object;
+            value((jl_value_t *)code->slotnames, depth + 1);
+            for (uint8_t flag : {code->inlineable, code->propagate_inbounds, code->pure})
+                bytes(&flag, 1);
+            return value((jl_value_t *)code->code, depth + 1);
+        }
         if (jl_is_array(object)) {
             auto *array = (jl_array_t *)object;
             size_t length = jl_array_len(array);
-            bytes(&length, sizeof length);
+            for (size_t i = 0; i < jl_array_ndims(array); i++)
+                bytes(&jl_array_dim(array, i), sizeof length);
             auto *element = (jl_datatype_t *)jl_tparam0(type);
+            if (jl_array_isbitsunion(array))
+                bytes(jl_array_typetagdata(array), length);
             if (!array->flags.ptrarray && !array->flags.hasptr)
                 return bytes(array->data, length * array->elsize);
             for (size_t i = 0; array->flags.hasptr && i < length; i++)
@@ -139,7 +149,7 @@ public:
                 bytes(field, jl_field_size(type, i));  // one of several types, of plain data
         }
     }
-    std::string text() const {
+    std::string digits() const {
         char digits[DIGITS + 1];
         snprintf(digits, sizeof digits, "%016llx", (unsigned long long)hash);
         return digits;
@@ -148,14 +158,21 @@ public:
 private:
     uint64_t hash = 0xcbf29ce484222325;
     std::set<jl_value_t *> seen;
+    std::unordered_map<jl_datatype_t *, std::string> type_texts;
 
     // Types as they print: a type of the same name is the same, and its own definition tells when it is not.
-    void type_of_types(jl_value_t *type) {
-        std::string shown = type_text(type);
+    const std::string &type_text_of(jl_datatype_t *type) {
+        std::string &known = type_texts[type];
+        if (known.empty())
+            known = type_text((jl_value_t *)type);
+        return known;
+    }
+    void text(const std::string &shown) {
         bool counted = shown.find('#') != std::string::npos;
         for (char c : shown)
             if (!(counted && c >= '0' && c <= '9'))
                 bytes(&c, 1);
+        bytes("", 1);
     }
     void table(jl_value_t *object, int depth) {
         auto *slots = (jl_array_t *)jl_fieldref(object, 0);
@@ -315,7 +332,7 @@ std::string Census::result(const Statement &statement) const {
     jl_module_t *module = find_module(image, statement.module);
     std::string error = module ? evaluate_signatures(module, statement) : "no module";
     generate(statement, [&](jl_value_t *code) { own.value(code); });
-    return error.empty() ? own.text() : "error: " + error;
+    return error.empty() ? own.digits() : "error: " + error;
 }
 
 std::vector<std::string> Census::take(const std::vector<Statement> &statements, const std::string &path) {
