@@ -89,6 +89,9 @@ MOST_ROUNDS = 100
 WORTH_ASKING_THE_IMAGE = 60
 """Statements: on the image, where they run native code, each takes a third of the time, but a process has to start."""
 
+FEW = 8
+"""Changed statements, after which other statements mostly give what they gave."""
+
 MOST_STATEMENTS = 1000
 """Evaluating more of them takes about as long as a full rebuild."""
 
@@ -628,10 +631,13 @@ class _Reviser:
             and entry.path not in BUILDING
             and (entry.path, entry.line, entry.text) not in removed
         ]
-        if any(entry.text == DOCUMENTING for entry in affected) and self._changes_machinery_of_docs():
-            raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)  # in which cases is hard to tell
+        documents = any(entry.text == DOCUMENTING for entry in affected)
+        if documents and self._documents_otherwise(self.census, steps):
+            raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)
         if self.left is not None:
-            self.left[:] = self._expected(affected) if len(affected) >= WORTH_ASKING_THE_IMAGE else []
+            changed = sum(len(difference.evaluated) for difference in self.differences.values())
+            leave = changed <= FEW and len(affected) >= WORTH_ASKING_THE_IMAGE
+            self.left[:] = self._expected(affected) if leave else []
             if self.left:
                 return False
         results = self._compared(steps, affected)
@@ -652,13 +658,19 @@ class _Reviser:
                 learnt |= self.difference(entry.path).evaluate_again(entry.path, statement)
         return learnt
 
-    def _changes_machinery_of_docs(self) -> bool:
-        """Whether more than docstrings changed in the files that document definitions."""
-        return any(
+    def _documents_otherwise(self, census: Census, steps: Sequence[Step]) -> bool:
+        """Whether documenting runs what changed in the files of its machinery: in which cases it does something else
+        is hard to tell."""
+        if not any(
             path.startswith(MACHINERY_OF_DOCS)
             and (difference.removed or not all(one.only_documentation for one in difference.evaluated))
             for path, difference in self.differences.items()
-        )
+        ):
+            return False
+        names = {file.name for path, file in self.files.items() if path.startswith(MACHINERY_OF_DOCS)}
+        own = [step for step in steps if isinstance(step, Evaluate) and step.file in names]
+        answer = self.evaluator.computed(own, census.record, census.dependencies)
+        return bool(answer["errors"]) or any(census.entries[one].text == DOCUMENTING for one in answer["computed"])
 
     def _expected(self, entries: Sequence[CensusEntry]) -> list[Expected]:
         """What unchanged statements are to give, from where they are now."""

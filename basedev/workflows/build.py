@@ -393,9 +393,10 @@ class Builder(ImageBuilder):
         begin = time.monotonic()
         self.progress("comparing definitions", 0.5)
 
-        def chain(host: Host, no_cutoff_reason: str | None, left: list[Expected] | None) -> None:
+        def chain(host: Host, no_cutoff_reason: str | None, *, may_ask_image: bool) -> None:
             with self.storage.staging("image") as made, Aside(lambda: self.checkout.commit) as commit:
                 cutoff = engine != CHAINED_WITHOUT_CUTOFF and no_cutoff_reason is None
+                left: list[Expected] | None = [] if may_ask_image and cutoff else None
                 revision = self._revise(sources, host, left)
                 libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
                 layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
@@ -411,14 +412,14 @@ class Builder(ImageBuilder):
                 self._publish(self._image_id(sources, engine), made / "sys.so", result, commit.result())
 
         why: str | None = None
-        left: list[Expected] | None = []
+        may_ask_image = True
         while True:
             try:
-                return self.with_host(partial(chain, no_cutoff_reason=why, left=left))
+                return self.with_host(partial(chain, no_cutoff_reason=why, may_ask_image=may_ask_image))
             except NeedsJuliasRule as reason:
                 why = str(reason)
             except OtherResults:
-                left = None
+                may_ask_image = False
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()
