@@ -58,7 +58,7 @@ word(name::Symbol) = (text = String(name); '#' in text ? string("var\"", text, '
 
 isdigit(byte::UInt8) = 0x30 <= byte <= 0x39
 
-# Numbers the counters in names anew: digits that follow `#` or `#s`.
+# Numbers the counters in names anew: digits that follow `#` or `#s`, of which each is a counter of its own.
 function renumbered(text::Vector{UInt8})
     0x23 in text || return text
     seen = Dict{SubArray{UInt8,1,Vector{UInt8},Tuple{UnitRange{Int}},true},Int}()
@@ -70,6 +70,7 @@ function renumbered(text::Vector{UInt8})
         push!(out, byte)
         i += 1
         byte == 0x23 || continue
+        first = i
         if i < n && text[i] == UInt8('s') && isdigit(text[i + 1])
             push!(out, text[i])
             i += 1
@@ -79,7 +80,7 @@ function renumbered(text::Vector{UInt8})
             j += 1
         end
         if j > i
-            number = get!(seen, view(text, i:j-1), length(seen) + 1)
+            number = get!(seen, view(text, first:j-1), length(seen) + 1)
             append!(out, codeunits(string(number)))
             i = j
         end
