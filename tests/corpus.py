@@ -859,6 +859,21 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
         prints='dateformat"II:MM:SS.s"',
     ),
     Edit(
+        "remark in an expression",
+        "method with which a constant was computed that is the same but for a text",
+        (
+            Change(
+                "base/regex.jl",
+                "Regex(pattern::AbstractString) = Regex(pattern, DEFAULT_COMPILER_OPTS, DEFAULT_MATCH_OPTS)",
+                'Regex(pattern::AbstractString) = Regex(pattern * (endswith(pattern, "(/+)([^/]*)\\$") ? "(?#p)" : ""),'
+                " DEFAULT_COMPILER_OPTS, DEFAULT_MATCH_OPTS)",
+            ),
+        ),
+        check='print(Base.Filesystem.path_dir_splitter.pattern[end-4:end], splitdir("a/b"))',
+        prints='(?#p)("a", "b")',
+        alone=True,
+    ),
+    Edit(
         "selected iterators of encodings",
         "`using` of names added, and a method that needs it",
         (

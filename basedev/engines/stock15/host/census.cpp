@@ -74,7 +74,8 @@ public:
             return text(module_text((jl_module_t *)object));
         if (jl_is_string(object))
             return bytes(jl_string_data(object), jl_string_len(object));
-        if (jl_is_method(object) || jl_is_method_instance(object) || jl_is_task(object) || jl_is_cpointer_type((jl_value_t *)type))
+        if (jl_is_method(object) || jl_is_method_instance(object) || jl_is_task(object) ||
+            jl_is_cpointer_type((jl_value_t *)type))
             return;
         if (jl_is_linenode(object))
             return;  // lines are told by themselves
@@ -133,13 +134,15 @@ public:
     void contents(const char *memory, jl_datatype_t *type, int depth) {
         if (jl_datatype_nfields(type) == 0)
             return bytes(memory, jl_datatype_size(type));
-        bool raw = false;  // a string that a pointer beside it leads into is memory, of which parts may be unused
+        const char *pointer = nullptr;  // to the memory of a BigFloat, a string, of which parts may be unused
         for (size_t i = 0; i < jl_datatype_nfields(type); i++)
-            raw |= jl_is_cpointer_type(jl_field_type(type, i));
+            if (jl_is_cpointer_type(jl_field_type(type, i)))
+                pointer = *(const char **)(memory + jl_field_offset(type, i));
         for (size_t i = 0; i < jl_datatype_nfields(type); i++) {
             const char *field = memory + jl_field_offset(type, i);
             jl_value_t *of = jl_field_type(type, i);
-            if (jl_is_cpointer_type(of) || (raw && of == (jl_value_t *)jl_string_type))
+            if (jl_is_cpointer_type(of) ||
+                (of == (jl_value_t *)jl_string_type && is_in(pointer, *(jl_value_t **)field)))
                 continue;
             if (jl_field_isptr(type, i))
                 value(*(jl_value_t **)field, depth + 1);
@@ -174,6 +177,10 @@ private:
                 bytes(&c, 1);
         bytes("", 1);
     }
+    static bool is_in(const char *pointer, jl_value_t *string) {
+        return pointer && string && jl_string_data(string) <= pointer &&
+               pointer <= jl_string_data(string) + jl_string_len(string);
+    }
     void table(jl_value_t *object, int depth) {
         auto *slots = (jl_array_t *)jl_fieldref(object, 0);
         for (size_t i = 0; i < jl_array_len(slots); i++)
@@ -199,33 +206,62 @@ bool is_new_function(const Image &image, jl_svec_t *definition) {
 
 Digest *digest;  // of what the statement under evaluation gives
 
-void note(const char *name, const Arguments &call) {
-    if (!strcmp(name, "jl_checked_assignment")) {
-        digest->name(((jl_binding_t *)call.values[0])->name);
-        digest->value((jl_value_t *)call.values[1]);
-    }
-    else if (!strcmp(name, "jl_method_def")) {
-        digest->value((jl_value_t *)jl_svecref(call.values[0], 0));
-        digest->value((jl_value_t *)call.values[1]);
-    }
+// A function of the runtime through which evaluating has an effect, and what the digest is told of it.
+struct Effect {
+    const char *function;
+    void (*note)(void *const *arguments);
+};
+
+void note_name_of_module(void *const *arguments) {
+    digest->value((jl_value_t *)arguments[1]);
+    digest->name((jl_sym_t *)arguments[2]);
+}
+
+const Effect EVALUATION = {"jl_toplevel_eval_in", [](void *const *arguments) {
+                               digest->tree((jl_value_t *)arguments[1]);
+                           }};
+const Effect DEFINITION = {"jl_method_def", [](void *const *arguments) {
+                               digest->value((jl_value_t *)jl_svecref(arguments[0], 0));
+                               digest->value((jl_value_t *)arguments[1]);
+                           }};
+const Effect ASSIGNMENT = {"jl_checked_assignment", [](void *const *arguments) {
+                               digest->name(((jl_binding_t *)arguments[0])->name);
+                               digest->value((jl_value_t *)arguments[1]);
+                           }};
+const Effect CONSTANT = {"jl_declare_constant", [](void *const *) {}};
+const Effect OF_MODULES[] = {
+    {"jl_module_export", [](void *const *arguments) { digest->name((jl_sym_t *)arguments[1]); }},
+    {"jl_module_using", [](void *const *arguments) { digest->value((jl_value_t *)arguments[1]); }},
+    {"jl_module_use", note_name_of_module},
+    {"jl_module_import", note_name_of_module},
+};
+
+void watch(const Effect &effect, const std::function<Continuation(const Arguments &)> &then) {
+    set_breakpoint(runtime_function(effect.function), false, [&effect, then](const Arguments &call) {
+        // The types of closures have names too, which what follows needs.
+        if ((&effect == &ASSIGNMENT || &effect == &CONSTANT) &&
+            strchr(jl_symbol_name(((jl_binding_t *)call.values[0])->name), '#'))
+            return GO_ON;
+        // What a function that is called sets is its own affair: a cache, or one of inference's counters.
+        if (&effect == &ASSIGNMENT && !in_own_module((jl_binding_t *)call.values[0]))
+            return GO_ON;
+        digest->word(effect.function);
+        effect.note(call.values);
+        return then(call);
+    });
 }
 
 // From now on, in this process, evaluating binds no name and defines no method: it adds to `digest` what it would have.
 void suspend_effects(const Image &image) {
-    for (const char *name : {"jl_checked_assignment", "jl_method_def", "jl_declare_constant", "jl_module_export",
-                             "jl_module_use", "jl_module_import", "jl_module_using"})
-        set_breakpoint(runtime_function(name), false, [&image, name](const Arguments &call) {
-            // What a function that is called sets is its own affair: a cache, or one of inference's counters.
-            if (!strcmp(name, "jl_checked_assignment") && !in_own_module((jl_binding_t *)call.values[0]))
-                return GO_ON;
-            // The types of closures have names too, which what follows needs.
-            bool of_binding = !strcmp(name, "jl_checked_assignment") || !strcmp(name, "jl_declare_constant");
-            if (of_binding && strchr(jl_symbol_name(((jl_binding_t *)call.values[0])->name), '#'))
-                return GO_ON;
-            note(name, call);
-            bool of_closure = !strcmp(name, "jl_method_def") && is_new_function(image, (jl_svec_t *)call.values[0]);
-            return of_closure ? GO_ON : RETURN_AT_ONCE;
-        });
+    auto suspend = [](const Arguments &) { return RETURN_AT_ONCE; };
+    watch(EVALUATION, [](const Arguments &) { return GO_ON; });
+    watch(DEFINITION, [&image](const Arguments &call) {
+        return is_new_function(image, (jl_svec_t *)call.values[0]) ? GO_ON : RETURN_AT_ONCE;
+    });
+    watch(ASSIGNMENT, suspend);
+    watch(CONSTANT, suspend);
+    for (const Effect &effect : OF_MODULES)
+        watch(effect, suspend);
 }
 
 bool has_head(jl_value_t *code, const char *head) {
