@@ -406,7 +406,7 @@ class Builder(ImageBuilder):
                 result.take(layer)
                 result.no_cutoff_reason = result.no_cutoff_reason or no_cutoff_reason
                 if left:
-                    self.progress(f"evaluating what ran what the edit changed ({len(left)} statements)", 1.0)
+                    self.progress(f"evaluating what ran the edited code ({len(left)} statements)", 1.0)
                     with timed(result.timings, "results"):
                         self._check_results(made / "sys.so", left)
                 self._publish(self._image_id(sources, engine), made / "sys.so", result, commit.result())
