@@ -151,8 +151,8 @@ class Census:
     record: Path
     """The host's own."""
     entries: Sequence[CensusEntry]
-    dependencies: Path
-    """The base image's record, to look at what the steps really change, not at all that Julia invalidates."""
+    dependencies: Path | None
+    """The base image's record, to look at what the steps really change; without one, at all that Julia invalidates."""
 
 
 class Parsed(Protocol):
@@ -492,7 +492,7 @@ class _Reviser:
             (path, statement, step)
             for path, difference in self.differences.items()
             for statement in sorted(difference.removed, key=lambda one: one.line)
-            for step in _steps(self.files[path], statement, statement.text)
+            for step in evaluations(self.files[path], statement, statement.text)
         ]
 
     def _steps_to_evaluate(self) -> list[tuple[Replacement, Evaluate]]:
@@ -502,7 +502,7 @@ class _Reviser:
         return [
             (replacement, self._as_annotated(replacement, step))
             for replacement in replacements
-            for step in _steps(self.files[replacement.path], replacement.statement, replacement.text)
+            for step in evaluations(self.files[replacement.path], replacement.statement, replacement.text)
             if not (replacement.only_documentation and step.module.startswith(COMPILER))
         ]
 
@@ -853,7 +853,7 @@ class _Reviser:
                 if statement.documentation is None and not mentions(statement.tree, "@doc"):
                     continue
                 text = statement.only_documentation() if statement.documentation is not None else statement.text
-                for step in _steps(self.files[path], statement, text):
+                for step in evaluations(self.files[path], statement, text):
                     if not step.module.startswith(COMPILER):
                         found.append(Undocument(step.module, step.file, statement.line, statement.last_line))
         return found
@@ -1016,11 +1016,11 @@ def census_of(
         for statement in parsed[path]:
             if computes(statement):
                 alone = statement.undocumented()
-                for step in _steps(file, alone, alone.text):
+                for step in evaluations(file, alone, alone.text):
                     yield path, statement.line, step
 
 
-def _steps(file: SourceFile, statement: Statement, text: str) -> Iterator[Evaluate]:
+def evaluations(file: SourceFile, statement: Statement, text: str) -> Iterator[Evaluate]:
     """The evaluation of a statement in each module that includes its file."""
     for module in file.modules:
         inside = _full_module(module, statement.inside)

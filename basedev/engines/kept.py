@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SetupError
-from ..revise import SourceFile
+from ..revise import CensusEntry, SourceFile
+from ..revision import Evaluate
 from ..sources import Sources, Stored
 from ..store import Entry
 
@@ -45,6 +46,32 @@ class KeptImage:
     def files(self) -> dict[str, SourceFile]:
         """The source files that are in it, by path."""
         return files_of(self.entry.manifest["included"])
+
+
+class CensusEntries(Sequence[CensusEntry]):
+    """The statements of a census, read when one is asked for: most edits change nothing that they run."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @cached_property
+    def _all(self) -> list[CensusEntry]:
+        return [CensusEntry(*one) for one in json.loads(self._file.read_text())]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._all[number]
+
+
+def keep_census(file: Path, statements: Iterable[tuple[str, int, Evaluate]], gave: Iterable[str]) -> None:
+    """Writes the statements of a census (path, line, evaluation), with the digest of what each gave."""
+    entries = [
+        (path, line, step.module, step.line, step.text, digest)
+        for (path, line, step), digest in zip(statements, gave, strict=True)
+    ]
+    file.write_text(json.dumps(entries))
 
 
 def keep_sources(made: Path, sources: Iterable[tuple[str, bytes]]) -> None:

@@ -13,7 +13,7 @@ from ..engines import Progress
 from ..engines.patched.baseimage import BaseImage, make_base_image, record_base
 from ..engines.patched.host_program import Host
 from ..engines.patched.layer import make_layer
-from ..engines.patched.limits import check, check_constants, check_difference
+from ..engines.patched.limits import check, check_difference
 from ..revise import revise
 from ..revision import Move, Revision
 from ..sources import ChangeSet, Sources
@@ -92,7 +92,7 @@ class PatchedBuilder(ImageBuilder):
         result.engine = FULL
 
     def _host(self) -> Host:
-        return Host(self.checkout.julia, self.base.sysimage)
+        return Host(self.checkout.julia, self.base.sysimage, self.base.census)
 
     def _revise(self, sources: Sources, host: Host) -> Revision:
         old, files = self.base.sources, self.base.files
@@ -105,16 +105,4 @@ class PatchedBuilder(ImageBuilder):
                     statements(parsed, text, path) for parsed, text in zip(host.parse_all(texts), texts, strict=True)
                 )
                 check_difference(path, compare(path, before, now))
-        revision = revise(old, sources, files, host)
-        words = [name.encode() for name in host.edited]
-        paths = [path for path in files if path.startswith("base/") and any(map(sources.contents[path].count, words))]
-        texts = [sources.contents[path] for path in paths]
-        check_constants(
-            (
-                (path, statement)
-                for path, text, parsed in zip(paths, texts, host.parse_all(texts), strict=True)
-                for statement in statements(parsed, text, path)
-            ),
-            host.edited,
-        )
-        return revision
+        return revise(old, sources, files, host, self.base.census)

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from ...sourcefiles import source_files
 from ...sources import Sources
 from ...storage import Storage, digest_of, file_digest
 from ...store import Store
+from ...syntax import statements
 from .. import Progress
-from ..kept import KeptImage, included, keep_sources, note_base
+from ..kept import KeptImage, files_of, included, keep_sources, note_base
+from .census import RECORD, KeptCensus, keep, statements_of
 from .host_program import Host
 
-CONTENTS = "1"
+CONTENTS = "3"
 """Another one when another thing is noted of a base image."""
 
 IMAGE, ARCHIVE = "usr/lib/julia/sys.so", "usr/lib/julia/sys-o.a"
@@ -39,7 +42,7 @@ each process that writes some, so that others may have the same."""
 CHAINABLE = "jl_image_chainable"
 """The symbol of an image that was made by a Julia with the patches."""
 
-ADOPTING = 6.0
+ADOPTING = 60.0
 """Seconds."""
 
 
@@ -51,6 +54,11 @@ class BaseImage(KeptImage):
     def code(self) -> Path:
         """The object file with all its native code."""
         return self.entry.file(CODE)
+
+    @cached_property
+    def census(self) -> KeptCensus:
+        """What its sources' statements run."""
+        return KeptCensus.kept(self.entry.directory, self.entry.manifest["computing"], self.files)
 
     @property
     def cpu_target(self) -> str:
@@ -132,12 +140,26 @@ def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
     _join_code(checkout.root / ARCHIVE, made)
     with Host(checkout.julia, made / "base.so") as host:
         facts = host.facts()
+        recorded = included(facts["files"], _path_in(checkout.root))
+        computing = _take_census(sources, recorded, host, made)
     return {
         "julia_version": facts["version"],
         "cpu_target": _cpu_target(checkout.root),
         "sources": dict(sources.blobs),
-        "included": included(facts["files"], _path_in(checkout.root)),
+        "included": recorded,
+        "computing": computing,
     }
+
+
+def _take_census(sources: Sources, recorded: dict[str, Any], host: Host, made: Path) -> int:
+    """Notes what the statements of the sources run. Returns how many of them can be evaluated again."""
+    files = files_of(recorded)
+    texts = [sources.contents[path] for path in files]
+    answers = zip(files, texts, host.parse_all(texts), strict=True)
+    computing, others = statements_of({path: statements(answer, text, path) for path, text, answer in answers}, files)
+    gave = host.census([step for _, _, step in (*computing, *others)], made / RECORD)
+    keep(made, computing, others, gave)
+    return len(computing)
 
 
 def _join_code(archive: Path, made: Path) -> None:

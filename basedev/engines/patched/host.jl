@@ -11,6 +11,11 @@
 #                                      has it (stock15/host/syntax.h)
 #   trial COUNT, then COUNT steps      {"defined", "names", "effects", "errors", "emptied", "invalidated", "compiler"}:
 #                                      what the steps do. They are done for good; ask another host after that
+#   census LENGTH COUNT                and then a path and so many statements as steps `evaluate`: writes to the file what
+#                                      each runs. Answers with a digest of what each gives, or "error: " and a message
+#   affected LENGTH                    and then such a path: {"computed", "never_generated"} after a trial: the numbers of the
+#                                      statements that ran what is another now, and generators that were never called
+#   results COUNT                      and then statements: a digest of what each gives, as above
 #   facts                              {"version", "files": [[module, path]...]}: what the image was made from
 #
 # A step is a line of words and the byte strings whose lengths it has, as `requests.py` writes them.
@@ -274,7 +279,7 @@ end
 
 function find_module(name)
     first_part, rest... = split(name, '.')
-    roots = Any[m for m in (Core, Base, Main, values(Base.loaded_modules)...) if string(nameof(m)) == first_part]
+    roots = Any[m for m in (Core, Base, Main, Base.Compiler, values(Base.loaded_modules)...) if string(nameof(m)) == first_part]
     isempty(roots) && error("there is no module $name")
     found = roots[1]
     for part in rest
@@ -345,6 +350,7 @@ function perform(kind, words, numbers)
         m, name, signature = words
         method = method_of(Core.eval(Main, Meta.parse(signature)), Base.get_world_counter())
         method === nothing && error("there is no method $signature")
+        push!(CHANGED, method.sig)
         Base.delete_method(method)
     end
     return nothing
@@ -364,6 +370,7 @@ function trial(steps)
     log = ccall(:jl_debug_method_invalidation, Any, (Cint,), 1)
     start = Base.get_world_counter()
     ends, errors, effects = UInt[], Any[], Any[]
+    push!(BEGUN, start)
     for (number, (kind, words, numbers)) in enumerate(steps)
         try
             tree = perform(kind, words, numbers)
@@ -379,6 +386,7 @@ function trial(steps)
     ccall(:jl_debug_method_invalidation, Any, (Cint,), 0)
     fresh, defined = Method[], Any[]
     each_method(method -> start < method.primary_world != typemax(UInt) && push!(fresh, method))
+    append!(CHANGED, Any[method.sig for method in fresh])
     for method in sort!(fresh; by = method -> method.primary_world)
         before = method_of(method.sig, start)
         replaces = before === nothing ? nothing : push!(about(before), "also" => also(before, start))
@@ -444,6 +452,8 @@ function emptied(steps)
     return found
 end
 
+include("census.jl")
+
 # ---- requests ----
 
 function read_steps(count)
@@ -471,6 +481,15 @@ function answer(request)
         json(io, Any[parsed(text) for text in texts])
     elseif kind == "trial"
         json(io, trial(read_steps(parse(Int, rest[1]))))
+    elseif kind == "census"
+        path = String(read(REQUESTS, parse(Int, rest[1])))
+        json(io, take_census(path, as_statements(read_steps(parse(Int, rest[2])))))
+    elseif kind == "affected"
+        path = String(read(REQUESTS, parse(Int, rest[1])))
+        prepare()
+        json(io, Object(["computed" => affected(path), "never_generated" => never_generated()]))
+    elseif kind == "results"
+        json(io, results(as_statements(read_steps(parse(Int, rest[1])))))
     elseif kind == "facts"
         files = Any[Any[string(m), path] for (m, path) in Base._included_files]
         json(io, Object(["version" => string(VERSION), "files" => files]))
@@ -484,6 +503,7 @@ const REQUESTS = fdio(0)
 
 function serve(descriptor)
     answers = fdio(descriptor)
+    push!(WORLD, Base.tls_world_age())
     while !eof(REQUESTS)
         bytes = answer(readline(REQUESTS))
         write(answers, string(length(bytes)), '\n', bytes)

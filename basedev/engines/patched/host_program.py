@@ -11,11 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ...errors import InternalError, NeedsFullRebuild
+from ...errors import NeedsFullRebuild
 from ...process import without_settings
+from ...revise import DOCUMENTS_OTHERWISE
 from ...revision import Delete, Evaluate, Step
 from ..conversation import BROKEN, FIRST, exchange, failure
 from ..requests import encode
+from .census import DOCUMENTING, KeptCensus, what
 
 SCRIPT = Path(__file__).with_name("host.jl")
 
@@ -72,16 +74,14 @@ def _defining(steps: Sequence[Step]) -> list[Step]:
 class Host:
     """Answers what `revise` asks about one image. Use as a context manager: leaving it ends all its processes."""
 
-    def __init__(self, julia: Path, image: Path) -> None:
-        self._julia, self._image = julia, image
+    def __init__(self, julia: Path, image: Path, census: KeptCensus | None = None) -> None:
+        self._julia, self._image, self._census = julia, image, census
         self._all: list[_Process] = []
         self._asked = self._start()
         """What evaluates nothing."""
         self.invalidated = 0
         """How many MethodInstances had code that the steps end which `computed` was asked about last."""
-        self.edited: set[str] = set()
-        """The names of functions of which those steps replace or delete methods."""
-        self._trials: list[tuple[list[Step], dict[str, Any]]] = []
+        self._trials: list[tuple[list[Step], dict[str, Any], _Process]] = []
 
     def __enter__(self) -> Host:
         return self
@@ -105,37 +105,84 @@ class Host:
         numbered = (part for text in texts for part in (b"%d\n" % len(text), text))
         return list(self._asked.ask(b"parse %d\n" % len(texts), *numbered))
 
+    def census(self, statements: Sequence[Evaluate], record: Path) -> list[str]:
+        """Writes to `record` what evaluating each of the statements runs. Returns a digest of what each gives, or
+        "error: " and the message."""
+        path = os.fsencode(record)
+        return list(self._start().ask(b"census %d %d\n" % (len(path), len(statements)), path, *encode(statements)))
+
     def trial(self, steps: Sequence[Step]) -> dict[str, Any]:
         """What evaluating the steps does, found out in a process that is thrown away."""
+        return dict(self._trial(_defining(steps))[0])
+
+    def _trial(self, steps: list[Step]) -> tuple[dict[str, Any], _Process]:
+        """What evaluating the steps does, and the process that did it."""
+        for tried, answer, process in self._trials:
+            if tried == steps:
+                return answer, process
         process = self._start()
         answer = dict(process.ask(b"trial %d\n" % len(steps), *encode(steps)))
-        self._trials.append((_defining(steps), answer))
-        return answer
+        self._trials.append((steps, answer, process))
+        return answer, process
 
     def computed(self, steps: Sequence[Step], record: Path | None, dependencies: Path | None) -> dict[str, Any]:
-        """What `trial` tells of the steps; what was computed while Julia was built is not known."""
+        """What `trial` tells of the steps, and the numbers of the statements of the census that ran what they change.
+
+        Raises NeedsFullRebuild where it is not known whether these give the same, or how to take back what they did.
+        """
         steps = _defining(steps)
-        answer = next((answer for tried, answer in self._trials if tried == steps), None)
-        if answer is None:
-            answer = self.trial(steps)
+        answer, process = self._trial(steps)
         if answer["errors"]:
             said = answer["errors"][0]["message"].splitlines()[0]
             raise NeedsFullRebuild(f"a definition can't be taken back: {said}")
         if answer["compiler"]:
             raise NeedsFullRebuild("Julia's compiler uses what changed, and compiled everything")
         self.invalidated = answer["invalidated"]
-        self.edited = {one["name"] for one in answer["defined"] if one["replaces"]}
-        self.edited |= {step.name for step in steps if isinstance(step, Delete)}
-        return {**answer, "computed": [], "never_generated": []}
+        if record is None or self._census is None:
+            return {**answer, "computed": [], "never_generated": []}
+        path = os.fsencode(record)
+        ran = dict(process.ask(b"affected %d\n" % len(path), path))
+        edited = {one["name"] for one in answer["defined"] if one["replaces"]}
+        edited |= {step.name for step in steps if isinstance(step, Delete)}
+        self._census.check_failing(ran["computed"], edited)
+        self._check_others(self._census, process, ran["computed"])
+        return {**answer, **ran, "computed": [one for one in ran["computed"] if one < self._census.computing]}
+
+    def _check_others(self, census: KeptCensus, process: _Process, ran: Sequence[int]) -> None:
+        """Raises NeedsFullRebuild when a statement that can't be taken back gives something else."""
+        entries = [census.entries[number] for number in ran if number >= census.computing]
+        gave = self._results(process, list(map(census.evaluation, entries)))
+        for entry, digest in zip(entries, gave, strict=True):
+            if digest != entry.digest:
+                raise NeedsFullRebuild(
+                    DOCUMENTS_OTHERWISE
+                    if entry.text == DOCUMENTING
+                    else f"{what(entry)} runs what changed, and what it did can't be taken back"
+                )
+
+    @staticmethod
+    def _results(process: _Process, statements: Sequence[Evaluate]) -> list[str]:
+        return list(process.ask(b"results %d\n" % len(statements), *encode(statements))) if statements else []
 
     def users(self, module: str, name: str) -> dict[str, Any]:
         """Raises NeedsFullRebuild: who uses a name is not followed."""
         raise NeedsFullRebuild(f"{module}.{name} is bound to something else, and what uses it is not followed yet")
 
     def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
-        """Is asked with a census only."""
-        raise InternalError("there is no census of this image")
+        """What each statement gives after the steps: a digest, or "error: " and the message."""
+        return self._results(self._trial(_defining(steps))[1], statements)
 
     def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
-        """Is asked with a census only."""
-        raise InternalError("there is no census of this image")
+        """What each statement gives before the steps, once more, and after.
+
+        Raises NeedsFullRebuild for one that does not give the same twice.
+        """
+        fresh = self._start()
+        before, again = (self._results(fresh, statements) for _ in range(2))
+        for statement, one, other in zip(statements, before, again, strict=True):
+            if one != other or one.startswith("error: "):
+                raise NeedsFullRebuild(
+                    f"what {statement.file}:{statement.line} gives with what changed can't be told:"
+                    " it gives something else each time"
+                )
+        return list(zip(before, again, self.results(steps, statements), strict=True))

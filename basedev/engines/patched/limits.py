@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
-
 from ...difference import FileDifference
 from ...errors import NeedsFullRebuild
 from ...revise import SourceFile
 from ...sources import ChangeSet
-from ...syntax import Statement, Tree, describe, mentions_any, only_defines_methods
+from ...syntax import Statement, Tree, describe, only_defines_methods
 
 NEW = ("const", "struct", "abstract", "primitive", "macro", "export", "public", "global")
 """Heads of statements that may be new, and may not be gone."""
@@ -36,15 +34,6 @@ def check_difference(path: str, difference: FileDifference) -> None:
         statement = replacement.statement
         if not (replacement.only_documentation or only_defines_methods(statement.tree) or _may_be_new(statement.tree)):
             raise NeedsFullRebuild(f"{_place(path, statement)} is new, and is not followed on this Julia yet")
-
-
-def check_constants(statements: Iterable[tuple[str, Statement]], names: Set[str]) -> None:
-    """Raises NeedsFullRebuild when a statement binds a name to what it computes with one of the functions."""
-    for path, statement in statements:
-        tree = statement.tree
-        binds = isinstance(tree, tuple) and tree[0] in ("const", "global", "=") and not only_defines_methods(tree)
-        if binds and mentions_any(tree, names):
-            raise NeedsFullRebuild(f"{_place(path, statement)} may have been computed with what changed")
 
 
 def _may_be_new(tree: Tree) -> bool:

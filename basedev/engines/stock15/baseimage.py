@@ -28,13 +28,13 @@ from ...places import DEPENDENCIES
 from ...prelinked import Prelinked, library_names
 from ...process import timed
 from ...relocate import NeedsLinker
-from ...revise import COMPILER, Census, CensusEntry, SourceFile, census_of, includes_in
+from ...revise import COMPILER, Census, SourceFile, census_of, includes_in
 from ...sources import Sources, blob_id, library_sources
 from ...storage import Storage, digest_of
 from ...store import Store
 from .. import Progress
 from ..full import compiler_files
-from ..kept import KeptImage, files_of, included, keep_sources
+from ..kept import CensusEntries, KeptImage, files_of, included, keep_census, keep_sources
 from .host_program import SOURCES, Host, host_program
 from .parsed import Kept, keep
 
@@ -101,7 +101,7 @@ class BaseImage(KeptImage):
     @cached_property
     def census(self) -> Census:
         """What its sources' statements run."""
-        return Census(self.entry.file("census.bin"), _Entries(self.entry.file("census.json")), self.dependencies)
+        return Census(self.entry.file("census.bin"), CensusEntries(self.entry.file("census.json")), self.dependencies)
 
     @property
     def dependencies(self) -> Path:
@@ -112,23 +112,6 @@ class BaseImage(KeptImage):
     def parsed(self) -> Kept:
         """The statements of its sources."""
         return Kept(self.entry.file("statements.zip"))
-
-
-class _Entries(Sequence[CensusEntry]):
-    """The statements of a census, read when one is asked for: most edits change nothing that they run."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    @cached_property
-    def _all(self) -> list[CensusEntry]:
-        return [CensusEntry(*one) for one in json.loads(self._file.read_text())]
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __getitem__(self, number: Any) -> Any:
-        return self._all[number]
 
 
 def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
@@ -256,11 +239,7 @@ def _take_census(
         keep(made / "statements.zip", parsed.items(), includes)
         statements = list(census_of(parsed, files))
         gave = host.census([step for _, _, step in statements], made / "census.bin")
-    entries = [
-        (path, line, step.module, step.line, step.text, digest)
-        for (path, line, step), digest in zip(statements, gave, strict=True)
-    ]
-    (made / "census.json").write_text(json.dumps(entries))
+    keep_census(made / "census.json", statements, gave)
 
 
 def _files(recorded: Mapping[str, Any], compiler: Iterable[str]) -> dict[str, SourceFile]:

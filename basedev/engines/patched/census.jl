@@ -1,0 +1,517 @@
+# What the statements of a base image's sources run, and what they give. Nothing in an image tells from what a constant, the
+# expansion of a macro or generated code was computed while Julia was built.
+#
+# A statement is evaluated without effect: its macros are expanded and what it computes is computed, but no name is bound
+# and no method is defined. What it calls is interpreted where the image has no native code. So each call goes through the
+# cache of method dispatch, except from native code to native code of the image, which Julia keeps as edges: with the cache
+# emptied before, it tells afterwards what was called, and what that calls statically is ended by Julia itself when it
+# changes.
+#
+# The record, in the machine's numbers: how many objects (UInt64) and where each lies in the image, as distance from the
+# module Base (Int64); how many sets (UInt64), each its length and numbers of objects; how many statements, and the
+# number of each one's set. Objects are MethodInstances, and Methods of which something was called that is not in the image.
+
+const BEGUN = UInt64[]  # the world before the steps of a trial
+const CHANGED = Any[]  # signatures of the methods that they defined, replaced and deleted
+
+# ---- what is called ----
+
+const MOST_GENERATED = 20  # specializations of one method
+const NO_ENTRIES = Memory{Any}()
+
+in_image(@nospecialize(object)) = ccall(:jl_object_in_image, UInt8, (Any,), object) != 0x00
+place(@nospecialize(object)) = Int64(pointer_from_objref(object))
+object_at(offset) = unsafe_pointer_to_objref(Ptr{Cvoid}(offset + place(Base)))
+
+function set_field(@nospecialize(object), name::Symbol, @nospecialize(value))
+    index = Base.fieldindex(typeof(object), name) - 1
+    ccall(:jl_set_nth_field, Cvoid, (Any, Csize_t, Any), object, index, value)
+end
+
+# Each entry of a cache: of an array with keys and values, of a tree, or of a list.
+function each_entry(visit, @nospecialize(cache))
+    if cache isa Core.TypeMapEntry
+        visit(cache)
+        each_entry(visit, cache.next)
+    elseif cache isa Core.TypeMapLevel
+        for number in 1:nfields(cache)
+            isdefined(cache, number) && each_entry(visit, getfield(cache, number))
+        end
+    elseif cache isa Memory{Any}
+        for number in eachindex(cache)
+            isassigned(cache, number) || continue
+            one = cache[number]
+            (one isa Core.TypeMapEntry || one isa Core.TypeMapLevel || one isa Memory{Any}) && each_entry(visit, one)
+        end
+    end
+    return nothing
+end
+
+const ALL_METHODS = Method[]
+
+# Empties the caches of dispatch, and gives the MethodInstances that were in them.
+function take_called()
+    cache = Core.methodtable.cache
+    leaves, tree = cache.leafcache, cache.cache
+    setfield!(cache, :leafcache, NO_ENTRIES, :sequentially_consistent)
+    setfield!(cache, :cache, nothing, :sequentially_consistent)
+    called = Any[]
+    take = entry -> begin
+        entry.func isa Core.MethodInstance && push!(called, entry.func)
+        # a small cache beside these is told so that it is not valid
+        unsafe_store!(Ptr{UInt}(place(entry) + fieldoffset(Core.TypeMapEntry, 6)), UInt(0))
+    end
+    each_entry(take, leaves)
+    each_entry(take, tree)
+    for method in ALL_METHODS
+        method.invokes === nothing && continue
+        each_entry(take, method.invokes)
+        set_field(method, :invokes, nothing)
+    end
+    return called
+end
+
+# The objects of the image for what was called.
+function noted(called)
+    found, waiting = Base.IdSet{Any}(), called
+    seen = Base.IdSet{Any}()
+    while !isempty(waiting)
+        one = pop!(waiting)
+        one in seen && continue
+        push!(seen, one)
+        if one isa Method
+            in_image(one) && push!(found, one)
+            continue
+        end
+        instance = one isa Core.CodeInstance ? instance_of(one) : one
+        method = instance.def
+        (method isa Method && in_image(method)) || continue
+        push!(found, in_image(instance) ? instance : method)
+        isdefined(method, :unspecialized) && method.unspecialized isa Core.MethodInstance &&
+            push!(waiting, method.unspecialized)
+        isdefined(instance, :cache) || continue
+        code = instance.cache
+        while true
+            # What was compiled here has edges that the image does not know.
+            in_image(code) || append!(waiting, callees(code))
+            isdefined(code, :next) || break
+            code = code.next
+        end
+    end
+    return found
+end
+
+instance_of(code) = code.def isa Core.MethodInstance ? code.def : code.def.def  # Core.ABIOverride
+
+function callees(code)
+    found = Any[]
+    (isdefined(code, :edges) && code.edges isa Core.SimpleVector) || return found
+    for edge in code.edges
+        if edge isa Core.CodeInstance || edge isa Core.MethodInstance || edge isa Method
+            push!(found, edge)
+        elseif edge isa Type
+            matches = Base._methods_by_ftype(edge, -1, Base.get_world_counter())
+            foreach(match -> push!(found, match.method), something(matches, ()))
+        end
+    end
+    return found
+end
+
+# ---- evaluating without effect ----
+
+const GIVEN = Any[]  # what the statement under evaluation expands to, binds and defines
+const WORLD = UInt[]  # in which this program runs, whatever is evaluated
+
+# What evaluated code may call.
+in_own_world(f) = (arguments...) -> Base.invoke_in_world(WORLD[1], f, arguments...)
+evaluator(m::Module) =
+    (arguments...) -> Base.invoke_in_world(WORLD[1], suspended, (length(arguments) == 1 ? (m, arguments...) : arguments)...)
+
+expand(m::Module, @nospecialize(tree)) = ccall(:jl_macroexpand, Any, (Any, Any), tree, m)
+is_counted(name::Symbol) = occursin('#', String(name))
+
+# Expands and evaluates what stands at top level.
+function suspended(m::Module, @nospecialize(tree))
+    expanded = expand(m, tree)
+    push!(GIVEN, expanded)
+    return run_suspended(m, expanded)
+end
+
+function run_suspended(m::Module, @nospecialize(tree))
+    tree isa Union{LineNumberNode,Nothing} && return nothing
+    if Meta.isexpr(tree, :toplevel)
+        foreach(part -> suspended(m, part), tree.args)
+        return nothing
+    elseif Meta.isexpr(tree, :block)
+        foreach(part -> run_suspended(m, part), tree.args)
+        return nothing
+    end
+    Meta.isexpr(tree, (:export, :public, :import, :using, :module, :global)) && length(tree.args) > 0 &&
+        !Meta.isexpr(tree.args[1], :(=)) && return nothing
+    is_plain_method(tree) && return nothing
+    lowered = Meta.lower(m, tree)
+    if Meta.isexpr(lowered, :toplevel)
+        foreach(part -> suspended(m, part), lowered.args)
+        return nothing
+    elseif Meta.isexpr(lowered, (:error, :incomplete))
+        error(lowered.args[1])
+    elseif Meta.isexpr(lowered, :thunk)
+        lowered = Expr(:thunk, without_effects(m, lowered.args[1]))
+    end
+    return Core.eval(m, lowered)
+end
+
+# A method whose signature names types and computes none.
+function is_plain_method(@nospecialize(tree))
+    Meta.isexpr(tree, (:function, :(=), :macro)) || return false
+    length(tree.args) == 1 && return tree.args[1] isa Symbol
+    signature = tree.args[1]
+    while Meta.isexpr(signature, (:where, :(::))) && length(signature.args) > 1
+        any(computes_type, signature.args[2:end]) && return false
+        signature = signature.args[1]
+    end
+    return Meta.isexpr(signature, :call) && !any(computes_type, signature.args)
+end
+
+computes_type(@nospecialize(tree)) =
+    Meta.isexpr(tree, :kw) ? computes_type(tree.args[1]) :
+    Meta.isexpr(tree, :call) ? !(tree.args[1] in (:typeof, :(Core.Typeof))) || any(computes_type, tree.args[2:end]) :
+    Meta.isexpr(tree, :quote) ? false : tree isa Expr && any(computes_type, tree.args)
+
+# The code of a top-level statement with what it would bind and define only noted.
+function without_effects(m::Module, code::Core.CodeInfo)
+    changed = copy(code)
+    for number in eachindex(changed.code)
+        changed.code[number] = without_effect(m, changed.code[number])
+    end
+    return changed
+end
+
+is_name(@nospecialize(what), name::Symbol) = what isa GlobalRef && what.name === name
+
+function without_effect(m::Module, @nospecialize(part))
+    if part isa GlobalRef
+        return part.name === :eval ? QuoteNode(evaluator(part.mod)) :
+            part.name in (:include, :delete_method) ? QuoteNode(Returns(nothing)) : part
+    end
+    part isa Expr || return part
+    head, arguments = part.head, part.args
+    if head === :method
+        length(arguments) == 1 && return is_counted(name_of(arguments[1])) ? part : nothing
+        body = arguments[3]
+        body = body isa Core.CodeInfo ? QuoteNode(body) : body
+        return Expr(:call, QuoteNode(in_own_world(define)), QuoteNode(m), arguments[2], body)
+    elseif head in (:const, :globaldecl, :global)
+        is_counted(name_of(arguments[1])) && return part
+        return head === :const && length(arguments) > 1 ? binding(arguments[1], arguments[2]) : nothing
+    elseif head in (:export, :public, :import, :using)
+        return nothing
+    elseif head === :thunk
+        return Expr(:thunk, without_effects(m, arguments[1]))
+    elseif head === :(=)
+        value = without_effect(m, arguments[2])
+        arguments[1] isa GlobalRef && !is_counted(arguments[1].name) && return binding(arguments[1], value)
+        return Expr(:(=), arguments[1], value)
+    elseif head === :call && is_name(arguments[1], :setglobal!)
+        name = arguments[3]
+        return name isa QuoteNode && is_counted(name.value) ? part : Expr(:call, QuoteNode(in_own_world(bind)), name, arguments[4])
+    elseif head === :call && is_name(arguments[1], :getproperty) && arguments[3] == QuoteNode(:eval)
+        return QuoteNode(evaluator(m))
+    end
+    head in (:copyast, :inert) && return part
+    return Expr(head, Any[without_effect(m, one) for one in arguments]...)
+end
+
+name_of(@nospecialize(what)) =
+    what isa GlobalRef ? what.name : what isa Symbol ? what : what isa QuoteNode ? name_of(what.value) : Symbol("#")
+
+binding(@nospecialize(name), @nospecialize(value)) =
+    Expr(:call, QuoteNode(in_own_world(bind)), QuoteNode(name_of(name)), value)
+
+function bind(name, @nospecialize(value))
+    push!(GIVEN, name, value)
+    return value
+end
+
+# Closures are defined: what is evaluated may call them.
+function define(m::Module, signature, @nospecialize(body))
+    push!(GIVEN, signature[1], signature[2], body)
+    is_closures = any(signature[1]) do type
+        type = Base.unwrap_unionall(type)
+        type isa DataType && is_counted(type.name.name) && !in_image(type.name)
+    end
+    is_closures && ccall(:jl_method_def, Any, (Any, Ptr{Cvoid}, Any, Any), signature, C_NULL, body, m)
+    return nothing
+end
+
+compiling(how) = unsafe_store!(
+    Ptr{Int8}(cglobal(:jl_options) + fieldoffset(Base.JLOptions, Base.fieldindex(Base.JLOptions, :compile_enabled))), how)
+const COMPILE, INTERPRET = Int8(1), Int8(3)
+
+# ---- statements ----
+
+const GENERATED = Method[]
+
+struct Computing
+    module_name::String
+    file::String
+    line::Int
+    text::String
+end
+
+generated_by(one) =
+    filter(GENERATED) do method
+        last = one.line + count(==('\n'), one.text)
+        one.line <= method.line <= last && String(method.file) == one.file && string(method.module) == one.module_name
+    end
+
+# Calls what generates code, as `jl_call_staged` does (method.c).
+function generate(method)
+    calls = 0
+    for instance in Base.specializations(method)
+        (in_image(instance) && calls < MOST_GENERATED) || continue
+        calls += 1
+        types = Base.unwrap_unionall(instance.specTypes).parameters
+        own = method.isva ? Any[types[1:method.nargs-1]..., Tuple(types[method.nargs:end])] : Any[types...]
+        try
+            Base.invokelatest(method.generator, method.primary_world, method, instance.sparam_vals..., own...)
+        catch
+        end
+    end
+end
+
+# Calls at top level are not done again, so what they reach is what they may call.
+function may_call(m::Module, @nospecialize(tree), found = Any[])
+    tree isa Expr || return found
+    if tree.head === :call
+        called = try
+            Core.eval(m, tree.args[1])
+        catch
+        end
+        if called isa Union{Function,Type}
+            for method in methods(called)
+                push!(found, method)
+                append!(found, Base.specializations(method))
+            end
+        end
+    end
+    foreach(part -> may_call(m, part, found), tree.args)
+    return found
+end
+
+# What a statement gives, as a digest, or Julia's message about an error; with what it calls.
+function evaluated(one::Computing)
+    empty!(GIVEN)
+    called = Any[]
+    gave = ""
+    take_called()
+    try
+        m = find_module(one.module_name)
+        tree, _ = Core._parse(one.text, one.file, one.line, 0, :all)
+        parts = Any[part for part in tree.args if !(part isa LineNumberNode)]
+        take_called()
+        compiling(INTERPRET)
+        try
+            for part in parts
+                if Meta.isexpr(part, :call)
+                    push!(GIVEN, part)
+                    append!(called, may_call(m, part))
+                else
+                    suspended(m, part)
+                end
+            end
+            foreach(generate, generated_by(one))
+        finally
+            compiling(COMPILE)
+            append!(called, take_called())
+        end
+        gave = digest(GIVEN)
+    catch error
+        gave = "error: " * first(sprint(showerror, error), 300)
+    end
+    empty!(GIVEN)
+    return gave, called
+end
+
+as_statements(steps) = Computing[Computing(words[1], words[2], numbers[1], words[3]) for (_, words, numbers) in steps]
+
+function prepare()
+    isempty(ALL_METHODS) || return
+    each_method(method -> push!(ALL_METHODS, method))
+    append!(GENERATED, filter(method -> isdefined(method, :generator), ALL_METHODS))
+    take_called()
+    # What this program needs is compiled, before code is interpreted.
+    for text in ("const warm = string(1, :a => 2.0)", "for i in (:a, :b) @eval \$i(x::Int) = x end", "struct Warm x end",
+                 "let f(x) = x; global warm = f(2) end", "f(@nospecialize x) = 1", "const warm = Dict(1 => r\"a\")")
+        noted(evaluated(Computing("Main", "none", 1, text))[2])
+    end
+end
+
+function take_census(path, statements)
+    prepare()
+    number_of, objects = IdDict{Any,UInt32}(), Int64[]
+    sets, set_of = Dict{Vector{UInt32},UInt64}(), UInt64[]
+    in_order, gave = Vector{UInt32}[], Any[]
+    for one in statements
+        result, called = evaluated(one)
+        push!(gave, result)
+        numbers = UInt32[]
+        for object in noted(called)
+            number = get!(number_of, object) do
+                push!(objects, place(object) - place(Base))
+                UInt32(length(objects))
+            end
+            push!(numbers, number)
+        end
+        sort!(numbers)
+        push!(set_of, get!(sets, numbers) do
+            push!(in_order, numbers)
+            UInt64(length(in_order))
+        end)
+    end
+    open(path, "w") do io
+        write(io, UInt64(length(objects)), objects, UInt64(length(in_order)))
+        foreach(set -> write(io, UInt64(length(set)), set), in_order)
+        write(io, UInt64(length(set_of)), set_of)
+    end
+    return gave
+end
+
+# The numbers of the statements that called what is another since the trial's steps.
+function affected(path)
+    return open(path) do io
+        objects = read!(io, Vector{Int64}(undef, read(io, UInt64)))
+        other = Bool[is_other(object_at(offset)) for offset in objects]
+        sets = Bool[any(number -> other[number], read!(io, Vector{UInt32}(undef, read(io, UInt64)))) for _ in 1:read(io, UInt64)]
+        set_of = read!(io, Vector{UInt64}(undef, read(io, UInt64)))
+        Any[number - 1 for number in eachindex(set_of) if sets[set_of[number]]]
+    end
+end
+
+function is_other(@nospecialize(object))
+    type = object isa Method ? object.sig : object.specTypes
+    any(signature -> meet(type, signature), CHANGED) && return true
+    (object isa Method || !isdefined(object, :cache)) && return false
+    code = object.cache
+    while true
+        BEGUN[1] <= code.max_world < typemax(UInt) && return true
+        isdefined(code, :next) || return false
+        code = code.next
+    end
+end
+
+# Whether a call may be one of both signatures.
+function meet(@nospecialize(one), @nospecialize(other))
+    first_of_one, first_of_other = (Base.unwrap_unionall(type).parameters[1] for type in (one, other))
+    first_of_one isa DataType && first_of_other isa DataType && isconcretetype(first_of_one) &&
+        isconcretetype(first_of_other) && first_of_one !== first_of_other && return false
+    return typeintersect(one, other) !== Union{}
+end
+
+# What statements give now. After a trial, those that are taken for others in any case are marked: who made a method with a
+# generator keeps the world in which it was defined, and a call at top level is not done again.
+function results(statements)
+    prepare()
+    return Any[evaluated(one)[1] * (isempty(BEGUN) ? "" : mark(one)) for one in statements]
+end
+
+function mark(one)
+    isempty(generated_by(one)) || return " generates"
+    tree, _ = Core._parse(one.text, one.file, one.line, 0, :all)
+    return any(part -> Meta.isexpr(part, :call), tree.args) ? " calls" : ""
+end
+
+# Methods whose generator was never called, so that it is not known what it runs.
+never_generated() = Any[
+    Any[String(method.file), Int(method.line)] for method in GENERATED if !any(in_image, Base.specializations(method))]
+
+# ---- digests ----
+
+mutable struct Digest
+    hash::UInt64
+    const seen::Base.IdSet{Any}
+end
+
+add(digest::Digest, byte::UInt8) = (digest.hash = (digest.hash ⊻ byte) * 0x00000100000001b3; nothing)
+function add_bytes(digest::Digest, from::Ptr{UInt8}, count::Int)
+    for number in 1:count
+        add(digest, unsafe_load(from, number))
+    end
+end
+function add_text(digest::Digest, text::String)
+    foreach(byte -> add(digest, byte), codeunits(text))
+    add(digest, 0x00)
+end
+
+# Names that the compiler makes have counters in them, and ids of log messages depend on those that there are.
+function add_name(digest::Digest, name::String)
+    counted = occursin('#', name)
+    units = codeunits(name)
+    last = length(units)
+    is_id = last > 9 && units[last-8] == UInt8('_') && all(byte -> byte in UInt8('0'):UInt8('9') || byte in UInt8('a'):UInt8('f'), units[last-7:last])
+    for byte in units[1:(is_id ? last - 8 : last)]
+        counted && byte in UInt8('0'):UInt8('9') || add(digest, byte)
+    end
+    add(digest, 0x00)
+end
+
+function digest(values)
+    made = Digest(0xcbf29ce484222325, Base.IdSet{Any}())
+    foreach(value -> add_value(made, value, 0), values)
+    return string(made.hash, base = 16, pad = 16)
+end
+
+function add_value(digest::Digest, @nospecialize(value), depth::Int)
+    depth > 60 && return add_text(digest, "deep")
+    if value isa Symbol
+        return add_name(digest, String(value))
+    elseif value isa Type || value isa TypeVar
+        return add_name(digest, full_text(value))
+    elseif value isa LineNumberNode
+        return nothing  # lines are told by themselves
+    end
+    type = typeof(value)
+    add_name(digest, String(nameof(type)))
+    if value isa Module
+        add_name(digest, String(nameof(value)))
+    elseif value isa String
+        add_text(digest, value)
+    elseif value isa Union{Method,Core.MethodInstance,Core.CodeInstance,Core.Binding,Task,Ptr,WeakRef}
+    elseif value isa Core.CodeInfo
+        add_value(digest, value.code, depth + 1)
+    elseif value isa Core.SimpleVector
+        foreach(part -> add_value(digest, part, depth + 1), value)
+    elseif value isa Array || value isa Memory
+        foreach(length -> add_value(digest, length, depth + 1), size(value))
+        if isbitstype(eltype(value)) && !(eltype(value) <: Ptr)
+            GC.@preserve value add_bytes(digest, Ptr{UInt8}(pointer(value)), sizeof(value))
+        else
+            for number in eachindex(value)
+                isassigned(value, number) && add_value(digest, value[number], depth + 1)
+            end
+        end
+    elseif value isa Dict || value isa IdDict
+        # in no order: it may depend on addresses
+        hash, total = digest.hash, UInt64(0)
+        for (key, kept) in value
+            digest.hash = 0xcbf29ce484222325
+            add_value(digest, key, depth + 1)
+            add_value(digest, kept, depth + 1)
+            total += digest.hash
+        end
+        digest.hash = hash
+        add_value(digest, total, depth + 1)
+    elseif isprimitivetype(type)
+        box = Ref{Any}(value)
+        GC.@preserve box add_bytes(digest, unsafe_load(Ptr{Ptr{UInt8}}(place(box))), sizeof(type))
+    else
+        if ismutabletype(type)
+            value in digest.seen && return add_text(digest, "again")
+            push!(digest.seen, value)
+        end
+        for number in 1:nfields(value)
+            isdefined(value, number) && add_value(digest, getfield(value, number), depth + 1)
+        end
+    end
+    return nothing
+end
