@@ -25,13 +25,16 @@ from ..kept import KeptImage, files_of, included, keep_sources, note_base
 from .census import RECORD, KeptCensus, keep, statements_of
 from .host_program import Host
 
-CONTENTS = "3"
+CONTENTS = "5"
 """Another one when another thing is noted of a base image."""
 
 IMAGE, ARCHIVE = "usr/lib/julia/sys.so", "usr/lib/julia/sys-o.a"
 
 LOADED = "usr/lib/julia/sysbase-o.a"
 """What `make` makes by loading all sources, and anew where one of them is newer (`sysimage.mk`)."""
+
+BOOT = "base/boot.jl"
+"""What defines Core, which Julia does not record."""
 
 CODE = "code.o"
 
@@ -140,7 +143,7 @@ def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
     _join_code(checkout.root / ARCHIVE, made)
     with Host(checkout.julia, made / "base.so") as host:
         facts = host.facts()
-        recorded = included(facts["files"], _path_in(checkout.root))
+        recorded = included([("Core", str(checkout.root / BOOT)), *facts["files"]], _path_in(checkout.root))
         computing = _take_census(sources, recorded, host, made)
     return {
         "julia_version": facts["version"],

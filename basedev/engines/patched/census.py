@@ -11,7 +11,7 @@ from ...errors import NeedsFullRebuild
 from ...revise import BUILDING, DOCS, Census, CensusEntry, SourceFile, census_of, evaluations
 from ...revise import DOCUMENTING as DOCUMENTING_IN_ONE_MODULE
 from ...revision import Evaluate
-from ...syntax import Statement, Tree, computes, included, is_method, is_signature
+from ...syntax import Statement, Tree, computes, included, is_method, is_signature, name_of
 from ..kept import CensusEntries, keep_census
 
 RECORD, ENTRIES = "census.bin", "census.json"
@@ -85,7 +85,7 @@ def _others(
     if DOCS in files:
         yield DOCS, 0, Evaluate("Base", files[DOCS].name, 1, DOCUMENTING)
     for path, file in files.items():
-        if path in STARTING:
+        if file.modules == ("Core",) or path in STARTING:
             continue
         for statement in parsed[path]:
             if not computes(statement) and runs(statement):
@@ -100,6 +100,8 @@ def runs(statement: Statement) -> bool:
         return is_method(tree) and _computes_types(tree[1])
     if is_method(tree):
         return _computes_types(tree[1])
+    if tree[0] == "call" and name_of(tree[1]) in ("include", "precompile"):
+        return False  # what is included are statements of their own
     return tree[0] not in NO_CODE
 
 

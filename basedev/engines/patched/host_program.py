@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import NeedsFullRebuild
 from ...process import without_settings
-from ...revise import DOCUMENTS_OTHERWISE
+from ...revise import DOCUMENTS_OTHERWISE, MACHINERY_OF_DOCS
 from ...revision import Delete, Evaluate, Step
 from ..conversation import BROKEN, FIRST, exchange, failure
 from ..requests import encode
@@ -67,6 +67,10 @@ class _Process:
                 stream.close()
 
 
+def _edits_docs(steps: Sequence[Step]) -> bool:
+    return any(isinstance(step, Evaluate) and f"base/{step.file}".startswith(MACHINERY_OF_DOCS) for step in steps)
+
+
 def _defining(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if isinstance(step, Evaluate | Delete)]
 
@@ -77,6 +81,8 @@ class Host:
     def __init__(self, julia: Path, image: Path, census: KeptCensus | None = None) -> None:
         self._julia, self._image, self._census = julia, image, census
         self._all: list[_Process] = []
+        self._ready: list[_Process] = []
+        """Started before they are needed, since Julia takes seconds to read what they run."""
         self._asked = self._start()
         """What evaluates nothing."""
         self.invalidated = 0
@@ -93,8 +99,10 @@ class Host:
             one.end()
 
     def _start(self) -> _Process:
-        self._all.append(_Process(self._julia, self._image))
-        return self._all[-1]
+        while len(self._ready) < (2 if self._census else 1):
+            self._ready.append(_Process(self._julia, self._image))
+            self._all.append(self._ready[-1])
+        return self._ready.pop(0)
 
     def facts(self) -> dict[str, Any]:
         """Version, and the (module, path) of each source file in the image."""
@@ -145,20 +153,29 @@ class Host:
         edited = {one["name"] for one in answer["defined"] if one["replaces"]}
         edited |= {step.name for step in steps if isinstance(step, Delete)}
         self._census.check_failing(ran["computed"], edited)
-        self._check_others(self._census, process, ran["computed"])
+        self._check_others(self._census, process, steps, ran["computed"])
         return {**answer, **ran, "computed": [one for one in ran["computed"] if one < self._census.computing]}
 
-    def _check_others(self, census: KeptCensus, process: _Process, ran: Sequence[int]) -> None:
+    def _check_others(self, census: KeptCensus, process: _Process, steps: Sequence[Step], ran: Sequence[int]) -> None:
         """Raises NeedsFullRebuild when a statement that can't be taken back gives something else."""
         entries = [census.entries[number] for number in ran if number >= census.computing]
+        if any(entry.text == DOCUMENTING for entry in entries) and _edits_docs(steps):
+            raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)  # in which cases is hard to tell
         gave = self._results(process, list(map(census.evaluation, entries)))
-        for entry, digest in zip(entries, gave, strict=True):
-            if digest != entry.digest:
+        other = [(entry, digest) for entry, digest in zip(entries, gave, strict=True) if digest != entry.digest]
+        before, again = self._twice_before(list(map(census.evaluation, (entry for entry, _ in other))))
+        for (entry, after), one, two in zip(other, before, again, strict=True):
+            if not one == two == after:
                 raise NeedsFullRebuild(
                     DOCUMENTS_OTHERWISE
                     if entry.text == DOCUMENTING
                     else f"{what(entry)} runs what changed, and what it did can't be taken back"
                 )
+
+    def _twice_before(self, statements: Sequence[Evaluate]) -> tuple[list[str], list[str]]:
+        """What each statement gives without any steps, and once more."""
+        fresh = self._start() if statements else self._asked
+        return self._results(fresh, statements), self._results(fresh, statements)
 
     @staticmethod
     def _results(process: _Process, statements: Sequence[Evaluate]) -> list[str]:
@@ -177,8 +194,7 @@ class Host:
 
         Raises NeedsFullRebuild for one that does not give the same twice.
         """
-        fresh = self._start()
-        before, again = (self._results(fresh, statements) for _ in range(2))
+        before, again = self._twice_before(statements)
         for statement, one, other in zip(statements, before, again, strict=True):
             if one != other or one.startswith("error: "):
                 raise NeedsFullRebuild(
