@@ -25,7 +25,7 @@ from ..kept import KeptImage, files_of, included, keep_sources, note_base
 from .census import RECORD, KeptCensus, keep, statements_of
 from .host_program import Host
 
-CONTENTS = "5"
+CONTENTS = "6"
 """Another one when another thing is noted of a base image."""
 
 IMAGE, ARCHIVE = "usr/lib/julia/sys.so", "usr/lib/julia/sys-o.a"

@@ -467,7 +467,7 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
         return add_name(digest, String(value))
     elseif value isa Type || value isa TypeVar
         return add_name(digest, full_text(value))
-    elseif value isa LineNumberNode
+    elseif value isa Union{LineNumberNode,Core.LegacyLineInfoNode,Core.DebugInfo}
         return nothing  # lines are told by themselves
     end
     type = typeof(value)

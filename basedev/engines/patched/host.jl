@@ -277,20 +277,30 @@ function full_text(type)
     return text
 end
 
+# Those that are in no other one.
+root_modules() = Module[Core, Base, Main, Base.Compiler, values(Base.loaded_modules)...]
+
+# A module in which they have their names, as in signatures.
+function roots()
+    named = Module(:Roots, false, false)
+    foreach(m -> Core.eval(named, Expr(:const, Expr(:(=), nameof(m), m))), unique(root_modules()))
+    return named
+end
+
 function find_module(name)
     first_part, rest... = split(name, '.')
-    roots = Any[m for m in (Core, Base, Main, Base.Compiler, values(Base.loaded_modules)...) if string(nameof(m)) == first_part]
-    isempty(roots) && error("there is no module $name")
-    found = roots[1]
+    found = Any[m for m in root_modules() if string(nameof(m)) == first_part]
+    isempty(found) && error("there is no module $name")
+    one = found[1]
     for part in rest
-        found = getglobal(found, Symbol(part))::Module
+        one = getglobal(one, Symbol(part))::Module
     end
-    return found
+    return one
 end
 
 # All modules of the image.
 function all_modules()
-    found, waiting = Base.IdSet{Module}(), Module[Core, Base, Main, values(Base.loaded_modules)...]
+    found, waiting = Base.IdSet{Module}(), root_modules()
     while !isempty(waiting)
         m = pop!(waiting)
         m in found && continue
@@ -348,7 +358,7 @@ function perform(kind, words, numbers)
         return tree
     elseif kind == "delete"
         m, name, signature = words
-        method = method_of(Core.eval(Main, Meta.parse(signature)), Base.get_world_counter())
+        method = method_of(Core.eval(roots(), Meta.parse(signature)), Base.get_world_counter())
         method === nothing && error("there is no method $signature")
         push!(CHANGED, method.sig)
         Base.delete_method(method)

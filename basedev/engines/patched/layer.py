@@ -25,6 +25,15 @@ let m = Core.Module(:Chain, false, false)
 end
 """
 
+ROOTS = """\
+const ROOTS = Core.Module(:Roots, false, false)
+Core.eval(ROOTS, Core.Expr(:const, Core.Expr(:(=), :Compiler, Base.Compiler)))
+for m in Base.loaded_modules_array()
+    Core.eval(ROOTS, Core.Expr(:const, Core.Expr(:(=), Base.nameof(m), m)))
+end
+"""
+"""Names the modules that are in no other one, as signatures and steps do."""
+
 SECONDS = 8.0
 
 
@@ -77,7 +86,7 @@ def link_image(output: Path, code: Path, archive: Path, julia: Path, work: Path)
 
 def program(steps: Sequence[Step]) -> str:
     """A revision as a program that performs it, to be evaluated in a module without names."""
-    lines = ["const STEPS = Core.Any["]
+    lines = [ROOTS, "const STEPS = Core.Any["]
     lines += [f"    ({', '.join(words)})," for words in map(_words, steps) if words]
     return "\n".join([*lines, "]", "", SCRIPT.read_text()])
 
@@ -86,7 +95,7 @@ def _words(step: Step) -> list[str]:
     if isinstance(step, Evaluate):
         return [":evaluate", _module(step.module), literal(step.file), str(step.line), literal(step.text)]
     if isinstance(step, Delete):
-        return [":delete", f"Core.eval(Core.Main, {_parsed(step.signature)})"]
+        return [":delete", f"Core.eval(ROOTS, {_parsed(step.signature)})"]
     if isinstance(step, Move):
         return [":move", f"Core.Symbol({literal(step.file)})", str(step.first), str(step.last), str(step.by)]
     if isinstance(step, Undocument):
@@ -97,7 +106,7 @@ def _words(step: Step) -> list[str]:
 
 
 def _module(name: str) -> str:
-    return f"Core.eval(Core.Main, {_parsed(name)})"
+    return f"Core.eval(ROOTS, {_parsed(name)})"
 
 
 def _parsed(text: str) -> str:
