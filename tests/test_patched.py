@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 from conftest import Bench
 
+from basedev.engines.patched.census import KeptCensus, runs
+from basedev.errors import NeedsFullRebuild
+from basedev.revise import CensusEntry
 from basedev.storage import Storage
+from basedev.syntax import Literal, Statement, Tree
 
 UTIL = "base/strings/util.jl"
 CHOMP = "function chomp(s::String)\n"
@@ -105,6 +109,24 @@ def test_deleted_method(modern: Modern) -> None:
     assert modern.julia(built["image"], 'print(length(methods(chomp)), chomp("a\\n"))') == "1a"
 
 
+GMPZ = "gmpz(op::Symbol) = (Symbol(:__gmpz_, op), libgmp)"
+"""What `@eval` loops in `base/gmp.jl` call for the name of each C function."""
+
+
+def test_methods_that_were_made_with_an_edited_function(modern: Modern) -> None:
+    modern.edit("base/gmp.jl", GMPZ, "gmpz(op::Symbol) = (Symbol(:__gmpz_, op === :gcd ? :lcm : op), libgmp)")
+    built = modern.chain()
+    told = {one["what"] for one in built["definitions"]["evaluated"]}
+    assert {"Base.GMP.MPZ.gmpz(::Symbol)", "Base.GMP.MPZ.gcd(::GMP.BigInt, ::GMP.BigInt)"} <= told
+    assert modern.julia(built["image"], "print(gcd(big(4), big(6)))") == "12"
+
+
+def test_what_is_computed_alike_stays(modern: Modern) -> None:
+    modern.edit("base/gmp.jl", GMPZ, 'gmpz(op::Symbol) = (Symbol("__gmpz_", op), libgmp)')
+    plan = modern.json("status")
+    assert [one["what"] for one in plan["definitions"]["evaluated"]] == ["Base.GMP.MPZ.gmpz(::Symbol)"]
+
+
 def test_error_of_syntax(modern: Modern) -> None:
     modern.append(UTIL, "function broken(\n")
     done = modern.basedev("build")
@@ -134,11 +156,68 @@ def test_error_of_syntax(modern: Modern) -> None:
             "\0    a === nothing && return a\n",
             "compiler",
         ),
+        (
+            "base/task.jl",
+            "    letargs = Any[]  # store the new gensymed arguments\n",
+            "\0    push!(letargs, :(lifted = nothing))\n",
+            "top-level if in base/Base.jl",
+        ),
+        (
+            "base/version.jl",
+            "    idents = eachsplit(s, '.')\n",
+            '    idents = eachsplit(s, ".")\n',
+            "base/binaryplatforms.jl",
+        ),
+        (
+            "base/docs/Docs.jl",
+            "function objectdoc(__source__, __module__, str, def, expr, sig = :(Union{}))\n",
+            "\0    str === 1 && return\n",
+            "what documents definitions changed",
+        ),
     ],
 )
 def test_refusals(modern: Modern, path: str, old: str, new: str, reason: str) -> None:
     modern.edit(path, old, new.replace("\0", old))
     assert reason in modern.refusal()
+
+
+def statement(tree: Tree, documentation: Tree | None = None) -> Statement:
+    """A statement with this tree."""
+    return Statement((), 1, 1, "", tree, documentation, 0)
+
+
+@pytest.mark.parametrize(
+    ("tree", "does"),
+    [
+        (("call", "register", "handler"), True),
+        (("call", "include", Literal("s", "a.jl")), False),
+        (("call", "precompile", "f"), False),
+        (("macrocall", "@deprecate", ("call", "f", "x"), ("call", "g", "x")), True),
+        (("export", "f"), False),
+        (("=", ("call", "f", ("::", "x", "T")), ("call", "g", "x")), False),
+        (("=", ("call", "f", ("::", "x", ("call", "typeof", "g"))), "x"), False),
+        (("=", ("call", "f", ("::", "x", ("call", "kinds", "T"))), "x"), True),
+        (("=", ("where", ("call", "f", "x"), ("<:", "T", ("call", "kinds"))), "x"), True),
+        (("=", ("call", "f", ("kw", "x", ("call", "g"))), "x"), False),
+    ],
+)
+def test_which_statements_run_something(tree: Tree, does: bool) -> None:
+    assert runs(statement(tree)) is does
+    if tree[0] == "call":
+        assert not runs(statement(tree, Literal("s", "documents a call")))
+
+
+def test_statements_that_cannot_be_evaluated_again(tmp_path: Path) -> None:
+    entries = [
+        CensusEntry("base/a.jl", 3, "Base", 3, "const A = first_of(list)", "0" * 16),
+        CensusEntry("base/a.jl", 4, "Base", 4, "const B = last_of(list)", "12" * 8),
+    ]
+    census = KeptCensus(tmp_path, entries, None, len(entries), {})
+    census.check_failing([1], {"last_of", "first"})
+    with pytest.raises(NeedsFullRebuild, match=r"`const A = .*` in base/a\.jl:3"):
+        census.check_failing([0], set())
+    with pytest.raises(NeedsFullRebuild, match=r"base/a\.jl:3"):
+        census.check_failing([], {"first_of"})
 
 
 def test_julias_own_tests(modern: Modern) -> None:

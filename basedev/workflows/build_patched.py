@@ -46,8 +46,8 @@ class PatchedBuilder(ImageBuilder):
     base: BaseImage
     chained = PATCHED
     why_only_asked = (
-        "what was computed with an edited function while Julia was built is not looked for yet;"
-        ' --engine patched, or engine = "patched" in the settings, chains all the same'
+        "chained images of this Julia are not compared with full rebuilds by a command yet;"
+        ' --engine patched, or engine = "patched" in the settings, chains'
     )
     engines = (PATCHED, FULL)
 

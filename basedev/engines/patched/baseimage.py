@@ -25,13 +25,16 @@ from ..kept import KeptImage, files_of, included, keep_sources, note_base
 from .census import RECORD, KeptCensus, keep, statements_of
 from .host_program import Host
 
-CONTENTS = "6"
+CONTENTS = "2"
 """Another one when another thing is noted of a base image."""
 
 IMAGE, ARCHIVE = "usr/lib/julia/sys.so", "usr/lib/julia/sys-o.a"
 
 LOADED = "usr/lib/julia/sysbase-o.a"
 """What `make` makes by loading all sources, and anew where one of them is newer (`sysimage.mk`)."""
+
+CENSUS = Path(__file__).with_name("census.jl")
+"""What takes the census: its digests are compared with those that it gives later."""
 
 BOOT = "base/boot.jl"
 """What defines Core, which Julia does not record."""
@@ -83,7 +86,7 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
             return BaseImage(entry)
     progress("keeping the system image that make built", ADOPTING)
     before = _stamp(image)
-    name = digest_of(CONTENTS, file_digest(image))[:20]
+    name = digest_of(_version(), file_digest(image))[:20]
     with storage.lock(f"base-{name}"):
         entry = Store(storage).find("bases", name)
         if entry is None:
@@ -103,6 +106,11 @@ def record_base(checkout: Checkout, base: BaseImage) -> None:
     note_base(checkout.base_record, base, of=_stamp(checkout.root / IMAGE))
 
 
+def _version() -> str:
+    """Of what is noted of a base image."""
+    return digest_of(CONTENTS, CENSUS.read_bytes())
+
+
 def _noted(checkout: Checkout, image: Path) -> str | None:
     """The id that was noted for the checkout's system image, if it has not changed since."""
     try:
@@ -114,7 +122,7 @@ def _noted(checkout: Checkout, image: Path) -> str | None:
 
 def _stamp(image: Path) -> list[object]:
     status = image.stat()
-    return [CONTENTS, status.st_size, status.st_mtime_ns, status.st_ino]
+    return [_version(), status.st_size, status.st_mtime_ns, status.st_ino]
 
 
 def _check(checkout: Checkout, image: Path) -> None:

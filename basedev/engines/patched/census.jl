@@ -1,15 +1,16 @@
-# What the statements of a base image's sources run, and what they give. Nothing in an image tells from what a constant, the
-# expansion of a macro or generated code was computed while Julia was built.
+# What the statements of a base image's sources run, and what they give. Nothing in an image tells from what a constant,
+# the expansion of a macro or generated code was computed while Julia was built.
 #
-# A statement is evaluated without effect: its macros are expanded and what it computes is computed, but no name is bound
-# and no method is defined. What it calls is interpreted where the image has no native code. So each call goes through the
-# cache of method dispatch, except from native code to native code of the image, which Julia keeps as edges: with the cache
-# emptied before, it tells afterwards what was called, and what that calls statically is ended by Julia itself when it
-# changes.
+# A statement is evaluated without effect: its macros are expanded and what it computes is computed, but no name is
+# bound and no method is defined. What it calls is interpreted where the image has no native code. So each call goes
+# through the cache of method dispatch, except from native code to native code of the image, which Julia keeps as edges.
+# With the cache emptied before, it tells afterwards what was called; what that calls in turn without dispatch, Julia
+# itself follows when it ends code.
 #
 # The record, in the machine's numbers: how many objects (UInt64) and where each lies in the image, as distance from the
-# module Base (Int64); how many sets (UInt64), each its length and numbers of objects; how many statements, and the
-# number of each one's set. Objects are MethodInstances, and Methods of which something was called that is not in the image.
+# module Base (Int64); how many sets (UInt64), each its length (UInt64) and numbers of objects (UInt32, from 1); how many
+# statements (UInt64), and the number of each one's set (UInt64). Objects are MethodInstances, and Methods of which
+# something was called that is not in the image.
 
 const BEGUN = UInt64[]  # the world before the steps of a trial
 const CHANGED = Any[]  # signatures of the methods that they defined, replaced and deleted
@@ -124,8 +125,9 @@ const WORLD = UInt[]  # in which this program runs, whatever is evaluated
 
 # What evaluated code may call.
 in_own_world(f) = (arguments...) -> Base.invoke_in_world(WORLD[1], f, arguments...)
-evaluator(m::Module) =
-    (arguments...) -> Base.invoke_in_world(WORLD[1], suspended, (length(arguments) == 1 ? (m, arguments...) : arguments)...)
+evaluator(m::Module) = in_own_world() do arguments...
+    length(arguments) == 1 ? suspended(m, arguments...) : suspended(arguments...)
+end
 
 expand(m::Module, @nospecialize(tree)) = ccall(:jl_macroexpand, Any, (Any, Any), tree, m)
 is_counted(name::Symbol) = occursin('#', String(name))
@@ -214,7 +216,7 @@ function without_effect(m::Module, @nospecialize(part))
         return Expr(:(=), arguments[1], value)
     elseif head === :call && is_name(arguments[1], :setglobal!)
         name = arguments[3]
-        return name isa QuoteNode && is_counted(name.value) ? part : Expr(:call, QuoteNode(in_own_world(bind)), name, arguments[4])
+        return name isa QuoteNode && is_counted(name.value) ? part : binding(name, arguments[4])
     elseif head === :call && is_name(arguments[1], :getproperty) && arguments[3] == QuoteNode(:eval)
         return QuoteNode(evaluator(m))
     end
@@ -245,7 +247,9 @@ function define(m::Module, signature, @nospecialize(body))
 end
 
 compiling(how) = unsafe_store!(
-    Ptr{Int8}(cglobal(:jl_options) + fieldoffset(Base.JLOptions, Base.fieldindex(Base.JLOptions, :compile_enabled))), how)
+    Ptr{Int8}(cglobal(:jl_options) + fieldoffset(Base.JLOptions, Base.fieldindex(Base.JLOptions, :compile_enabled))),
+    how,
+)
 const COMPILE, INTERPRET = Int8(1), Int8(3)
 
 # ---- statements ----
@@ -341,8 +345,14 @@ function prepare()
     append!(GENERATED, filter(method -> isdefined(method, :generator), ALL_METHODS))
     take_called()
     # What this program needs is compiled, before code is interpreted.
-    for text in ("const warm = string(1, :a => 2.0)", "for i in (:a, :b) @eval \$i(x::Int) = x end", "struct Warm x end",
-                 "let f(x) = x; global warm = f(2) end", "f(@nospecialize x) = 1", "const warm = Dict(1 => r\"a\")")
+    for text in (
+        "const warm = string(1, :a => 2.0)",
+        "for i in (:a, :b) @eval \$i(x::Int) = x end",
+        "struct Warm x end",
+        "let f(x) = x; global warm = f(2) end",
+        "f(@nospecialize x) = 1",
+        "const warm = Dict(1 => r\"a\")",
+    )
         noted(evaluated(Computing("Main", "none", 1, text))[2])
     end
 end
@@ -382,7 +392,8 @@ function affected(path)
     return open(path) do io
         objects = read!(io, Vector{Int64}(undef, read(io, UInt64)))
         other = Bool[is_other(object_at(offset)) for offset in objects]
-        sets = Bool[any(number -> other[number], read!(io, Vector{UInt32}(undef, read(io, UInt64)))) for _ in 1:read(io, UInt64)]
+        read_set() = read!(io, Vector{UInt32}(undef, read(io, UInt64)))
+        sets = Bool[any(number -> other[number], read_set()) for _ in 1:read(io, UInt64)]
         set_of = read!(io, Vector{UInt64}(undef, read(io, UInt64)))
         Any[number - 1 for number in eachindex(set_of) if sets[set_of[number]]]
     end
@@ -408,8 +419,8 @@ function meet(@nospecialize(one), @nospecialize(other))
     return typeintersect(one, other) !== Union{}
 end
 
-# What statements give now. After a trial, those that are taken for others in any case are marked: who made a method with a
-# generator keeps the world in which it was defined, and a call at top level is not done again.
+# What statements give now. After a trial, those that are taken for others in any case are marked: a generator runs in
+# the world in which its method was defined, and a call at top level is not done again.
 function results(statements)
     prepare()
     return Any[evaluated(one)[1] * (isempty(BEGUN) ? "" : mark(one)) for one in statements]
@@ -448,7 +459,8 @@ function add_name(digest::Digest, name::String)
     counted = occursin('#', name)
     units = codeunits(name)
     last = length(units)
-    is_id = last > 9 && units[last-8] == UInt8('_') && all(byte -> byte in UInt8('0'):UInt8('9') || byte in UInt8('a'):UInt8('f'), units[last-7:last])
+    is_digit(byte) = byte in UInt8('0'):UInt8('9') || byte in UInt8('a'):UInt8('f')
+    is_id = last > 9 && units[last-8] == UInt8('_') && all(is_digit, units[last-7:last])
     for byte in units[1:(is_id ? last - 8 : last)]
         counted && byte in UInt8('0'):UInt8('9') || add(digest, byte)
     end

@@ -4,7 +4,7 @@
 # image.
 Base.Experimental.@compiler_options compile=min
 
-const var"<=", var"==", var"!", var"+" = Base.:<=, Base.:(==), Base.:!, Base.:+
+const var"<=", var"==", var"!", var"+", var"<" = Base.:<=, Base.:(==), Base.:!, Base.:+, Base.:<
 const var"===", isa, Any, Symbol, Int32 = Core.:(===), Core.isa, Core.Any, Core.Symbol, Core.Int32
 
 invalidated = ccall(:jl_debug_method_invalidation, Any, (Int32,), 1)
@@ -31,11 +31,13 @@ if !Base.isempty(moves)
 end
 
 # Docstrings are taken back and moved by their lines in the base image.
+orders = Base.IdDict{Any,Any}()
 for m in Base.copy(Base.Docs.modules)
     meta = Base.Docs.meta(m)
     for (binding, all) in Base.collect(meta)
         all isa Base.Docs.MultiDoc || continue
-        for signature in Base.copy(all.order)
+        orders[all] = Base.copy(all.order)
+        for signature in orders[all]
             data = all.docs[signature].data
             (Base.haskey(data, :path) && Base.haskey(data, :linenumber)) || continue
             line = data[:linenumber]
@@ -65,6 +67,36 @@ for step in STEPS
                 Base.delete_method(match.method)
                 break
             end
+        end
+    end
+end
+
+# Docstrings of one name stand in the order in which they were there: those that were there before in that one, and
+# those of one file in that of their lines.
+for m in Base.Docs.modules
+    for (binding, all) in Base.Docs.meta(m)
+        (all isa Base.Docs.MultiDoc && Base.haskey(orders, all)) || continue
+        placed, left = Any[], Base.copy(all.order)
+        for known in orders[all]
+            for i in Base.eachindex(left)
+                if left[i] == known
+                    Base.push!(placed, left[i])
+                    Base.deleteat!(left, i)
+                    break
+                end
+            end
+        end
+        Base.append!(placed, left)
+        for i in Base.eachindex(placed)
+            for j in Base.eachindex(placed)
+                one, other = all.docs[placed[i]].data, all.docs[placed[j]].data
+                if i < j && Base.get(one, :path, 1) == Base.get(other, :path, 2) && other[:linenumber] < one[:linenumber]
+                    placed[i], placed[j] = placed[j], placed[i]
+                end
+            end
+        end
+        for i in Base.eachindex(placed)
+            all.order[i] = placed[i]
         end
     end
 end

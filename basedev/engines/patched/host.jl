@@ -282,7 +282,7 @@ root_modules() = Module[Core, Base, Main, Base.Compiler, values(Base.loaded_modu
 
 # A module in which they have their names, as in signatures.
 function roots()
-    named = Module(:Roots, false, false)
+    named = Module(:Roots, false, true)
     foreach(m -> Core.eval(named, Expr(:const, Expr(:(=), nameof(m), m))), unique(root_modules()))
     return named
 end

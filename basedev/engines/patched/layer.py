@@ -26,7 +26,7 @@ end
 """
 
 ROOTS = """\
-const ROOTS = Core.Module(:Roots, false, false)
+const ROOTS = Core.Module(:Roots, false, true)
 Core.eval(ROOTS, Core.Expr(:const, Core.Expr(:(=), :Compiler, Base.Compiler)))
 for m in Base.loaded_modules_array()
     Core.eval(ROOTS, Core.Expr(:const, Core.Expr(:(=), Base.nameof(m), m)))
