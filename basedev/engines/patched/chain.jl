@@ -4,7 +4,7 @@
 # image.
 Base.Experimental.@compiler_options compile=min
 
-const var"<=", var"==", var"!", var"+", var"<" = Base.:<=, Base.:(==), Base.:!, Base.:+, Base.:<
+const var"<=", var"==", var"!", var"+" = Base.:<=, Base.:(==), Base.:!, Base.:+
 const var"===", isa, Any, Symbol, Int32 = Core.:(===), Core.isa, Core.Any, Core.Symbol, Core.Int32
 
 invalidated = ccall(:jl_debug_method_invalidation, Any, (Int32,), 1)
@@ -71,8 +71,8 @@ for step in STEPS
     end
 end
 
-# Docstrings of one name stand in the order in which they were there: those that were there before in that one, and
-# those of one file in that of their lines.
+# Docstrings of one name stand in the order in which they were there, new ones behind them. (Not in that of their lines:
+# while Julia is built, the first ones are kept in a list from the last to the first.)
 for m in Base.Docs.modules
     for (binding, all) in Base.Docs.meta(m)
         (all isa Base.Docs.MultiDoc && Base.haskey(orders, all)) || continue
@@ -87,14 +87,6 @@ for m in Base.Docs.modules
             end
         end
         Base.append!(placed, left)
-        for i in Base.eachindex(placed)
-            for j in Base.eachindex(placed)
-                one, other = all.docs[placed[i]].data, all.docs[placed[j]].data
-                if i < j && Base.get(one, :path, 1) == Base.get(other, :path, 2) && other[:linenumber] < one[:linenumber]
-                    placed[i], placed[j] = placed[j], placed[i]
-                end
-            end
-        end
         for i in Base.eachindex(placed)
             all.order[i] = placed[i]
         end
