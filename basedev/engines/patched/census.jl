@@ -18,6 +18,7 @@ const CHANGED = Any[]  # signatures of the methods that they defined, replaced a
 # ---- what is called ----
 
 const MOST_GENERATED = 20  # specializations of one method
+const MOST_DEEP = 2000  # levels of a value
 const NO_ENTRIES = Memory{Any}()
 
 in_image(@nospecialize(object)) = ccall(:jl_object_in_image, UInt8, (Any,), object) != 0x00
@@ -438,6 +439,8 @@ never_generated() = Any[
 
 # ---- digests ----
 
+const TYPE_TEXTS = IdDict{Any,String}()
+
 mutable struct Digest
     hash::UInt64
     const seen::Base.IdSet{Any}
@@ -474,7 +477,7 @@ function digest(values)
 end
 
 function add_value(digest::Digest, @nospecialize(value), depth::Int)
-    depth > 60 && return add_text(digest, "deep")
+    depth > MOST_DEEP && return add_text(digest, "deep")
     if value isa Symbol
         return add_name(digest, String(value))
     elseif value isa Type || value isa TypeVar
@@ -483,14 +486,16 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
         return nothing  # lines are told by themselves
     end
     type = typeof(value)
-    add_name(digest, String(nameof(type)))
+    add_name(digest, get!(() -> full_text(type), TYPE_TEXTS, type))
     if value isa Module
         add_name(digest, String(nameof(value)))
     elseif value isa String
         add_text(digest, value)
     elseif value isa Union{Method,Core.MethodInstance,Core.CodeInstance,Core.Binding,Task,Ptr,WeakRef}
     elseif value isa Core.CodeInfo
-        add_value(digest, value.code, depth + 1)
+        for field in (:code, :slotnames, :inlining, :propagate_inbounds, :purity, :constprop, :nospecializeinfer)
+            add_value(digest, getfield(value, field), depth + 1)
+        end
     elseif value isa Core.SimpleVector
         foreach(part -> add_value(digest, part, depth + 1), value)
     elseif value isa Array || value isa Memory
