@@ -10,11 +10,9 @@ from contextlib import suppress
 from typing import Generic, NoReturn, TypeVar, cast
 
 from .errors import InternalError
-from .process import die_with_parent, how_it_ended
+from .process import INTERRUPTIONS, die_with_parent, how_it_ended
 
 T = TypeVar("T")
-
-INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Aside(Generic[T]):

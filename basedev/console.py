@@ -21,7 +21,6 @@ from .sizes import WORTH_SHOWING
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Characters that a terminal obeys, but for the tabulator and the end of a line."""
 
-
 INTERVAL = 0.1
 """Between two drawings of the step under way, in seconds."""
 

@@ -23,6 +23,9 @@ from typing import IO
 
 from .errors import InternalError, SetupError
 
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals by which a person, or the end of a terminal, asks a program to end."""
+
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -135,6 +135,10 @@ class CensusEntry(NamedTuple):
     def fails(self) -> bool:
         """Whether it can only be evaluated while Julia is built."""
         return not self.digest.strip("0")
+
+    def evaluation(self, files: Mapping[str, SourceFile]) -> Evaluate:
+        """How to evaluate it once more."""
+        return Evaluate(self.module, files[self.path].name, self.text_line, self.text)
 
 
 class Expected(NamedTuple):
@@ -681,9 +685,10 @@ class _Reviser:
         }
         expected = []
         for entry in entries:
-            new = now.get((entry.path, entry.line, entry.text))
-            line, text = (new.line, new.text) if new else (entry.text_line, entry.text)
-            expected.append(Expected(Evaluate(entry.module, self.files[entry.path].name, line, text), entry.digest))
+            statement = entry.evaluation(self.files)
+            if new := now.get((entry.path, entry.line, entry.text)):
+                statement = replace(statement, line=new.line, text=new.text)
+            expected.append(Expected(statement, entry.digest))
         return expected
 
     def _compared(
@@ -692,9 +697,7 @@ class _Reviser:
         """What statements that do not give the same as on the base image give before, once more, and after."""
         # Lines that moved make no difference: they are put right in what there is.
         steps = [step for step in steps if not isinstance(step, Move)]
-        evaluations = [
-            Evaluate(entry.module, self.files[entry.path].name, entry.text_line, entry.text) for entry in entries
-        ]
+        evaluations = [entry.evaluation(self.files) for entry in entries]
         results = self.evaluator.results(steps, evaluations) if entries else []
         other = [number for number, entry in enumerate(entries) if results[number] != entry.digest]
         if other:

@@ -339,7 +339,7 @@ class Builder(ImageBuilder):
 
     def native_signatures(self, image: Path) -> list[str]:
         """The argument types of everything with native code in an image of this Julia."""
-        with Host(self._program, image, self.checkout.distribution) as host:
+        with self._host(image) as host:
             return host.native_signatures()
 
     def with_host(self, work: Callable[[Host], T]) -> T:
@@ -347,11 +347,11 @@ class Builder(ImageBuilder):
         an ordinary one."""
         if served := self.served():
             try:
-                with self._host(served) as host:
+                with self._host(self.base.sysimage, served) as host:
                     return work(host)
             except HostFailed as error:
                 self.server = str(error)
-        with self._host() as host:
+        with self._host(self.base.sysimage) as host:
             return work(host)
 
     def served(self) -> socket | None:
@@ -371,8 +371,8 @@ class Builder(ImageBuilder):
         self.server = "started" if new else "used"
         return connection
 
-    def _host(self, served: socket | None = None) -> Host:
-        return Host(self._program, self.base.sysimage, self.checkout.distribution, served)
+    def _host(self, image: Path, served: socket | None = None) -> Host:
+        return Host(self._program, image, self.checkout.distribution, served)
 
     @property
     def _program(self) -> Path:
@@ -384,7 +384,7 @@ class Builder(ImageBuilder):
 
     def _check_results(self, image: Path, left: Sequence[Expected]) -> None:
         """Raises OtherResults when statements that the edit left as they are give something else on an image."""
-        with Host(self._program, image, self.checkout.distribution) as host:
+        with self._host(image) as host:
             results = host.results([], [one.statement for one in left])
         if results != [one.digest for one in left]:
             raise OtherResults

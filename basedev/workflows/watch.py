@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from ..checkout import Checkout
 from ..errors import SetupError, UserCodeError
-from ..process import PLACE, Background, how_it_ended
+from ..process import INTERRUPTIONS, PLACE, Background, how_it_ended
 from ..shim import LAUNCH
 from ..sizes import effect
 from ..sources import ChangeSet, Sources
@@ -168,7 +168,7 @@ class Watch:
 
         Raises SetupError when the checkout is gone.
         """
-        before = {name: signal.signal(name, _interrupt) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        before = {name: signal.signal(name, _interrupt) for name in INTERRUPTIONS}
         try:
             with Watcher(self.checkout.root, self.display.message) as watcher:
                 self._sources = self._read()

@@ -51,7 +51,7 @@ class KeptCensus(Census):
 
     def evaluation(self, entry: CensusEntry) -> Evaluate:
         """How to evaluate a statement of it once more."""
-        return Evaluate(entry.module, self.files[entry.path].name, entry.text_line, entry.text)
+        return entry.evaluation(self.files)
 
     def check_failing(self, numbers: Sequence[int], names: Set[str]) -> None:
         """Raises NeedsFullRebuild when a statement of which it is not known what it gives ran what changed, or has one
