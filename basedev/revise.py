@@ -14,15 +14,16 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any
 
 from . import signatures
 from .annotations import Annotations
+from .census import BUILDING, DOCUMENTING, DOCUMENTS_OTHERWISE, Census, Question, compared, documents_otherwise
 from .difference import FileDifference, Replacement, compare, line_moves
 from .errors import NeedsFullRebuild, UserCodeError
+from .evaluator import Evaluator
+from .includes import COMPILER, Includes, Parsed, SourceFile, evaluations, full_module
 from .order import may_bind, needed
 from .revision import (
     Definition,
@@ -54,8 +55,6 @@ from .syntax import (
     statements,
 )
 
-COMPILER = "Core.Compiler"
-
 OldMethod = tuple[str, Statement, dict[str, Any]]
 """A method of the base image: its source file, the statement that defined it, and what the host tells of it."""
 
@@ -65,116 +64,11 @@ Name = tuple[str, str]
 NOTHING: dict[str, Any] = {"defined": [], "names": [], "effects": [], "errors": []}
 """What a trial of no steps tells."""
 
-MACHINERY_OF_DOCS = "base/docs/"
-DOCS = "base/docs/Docs.jl"
-DOCUMENTING = (
-    'const documented = (@doc("a", of_a_method(x::Int)); @doc("a", of_a_function); @doc("a", Base); @doc("a", Checked);'
-    ' @doc("a", Core.@__doc__(of_a_mark(x::Int))); @doc("a", Core.@__doc__(of_a_later_mark(x::Int)), false);'
-    " [Base.Docs.meta(Base)[Base.Docs.Binding(Base, name)]"
-    " for name in (:of_a_method, :of_a_function, :Base, :Checked, :of_a_mark, :of_a_later_mark)])"
-)
-"""A statement for a census: its value is what becomes of docstrings of methods, functions, modules, and what macros
-mark in their results. Others are evaluated without theirs. Names that nothing else documents."""
-
-DOCUMENTS_OTHERWISE = "what documents definitions changed, and with it the docstrings of all that there are"
-
-BUILDING = frozenset({"base/sysimg.jl", "base/compiler/bootstrap.jl"})
-"""Files whose statements compile and load what others define."""
-
-INCLUDE = re.compile(rb'^[ \t]*include\("([^"$]+)"\)', re.MULTILINE)
-
 MOST_ROUNDS = 100
 """Of following the users of changed names; each round has more statements than the one before."""
 
-WORTH_ASKING_THE_IMAGE = 60
-"""Statements: on the image, where they run native code, each takes a third of the time, but a process has to start."""
-
-FEW = 8
-"""Changed statements, after which other statements mostly give what they gave."""
-
 MOST_STATEMENTS = 1000
 """Evaluating more of them takes about as long as a full rebuild."""
-
-
-class Evaluator(Protocol):
-    """A process on the base image (the engine's host)."""
-
-    def parse_all(self, texts: Sequence[bytes], *, check: bool = True) -> list[list[dict[str, Any]]]:
-        """The statements of source texts; `check` makes sure that none gets lost."""
-
-    def trial(self, steps: Sequence[Step]) -> dict[str, Any]:
-        """What evaluating the steps would do."""
-
-    def users(self, module: str, name: str) -> dict[str, Any]:
-        """The modules in which a name stands for this module's binding, and the methods that use it."""
-
-    def computed(self, steps: Sequence[Step], record: Path | None, dependencies: Path | None) -> dict[str, Any]:
-        """What `trial` tells, and the numbers of the statements of a census that ran what the steps change."""
-
-    def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
-        """What each statement gives after the steps."""
-
-    def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
-        """What each statement gives before the steps, once more, and after."""
-
-
-class CensusEntry(NamedTuple):
-    """A statement of the base image's sources that computes something, in one of the modules that include its file."""
-
-    path: str
-    line: int
-    """Where the statement begins."""
-    module: str
-    text_line: int
-    text: str
-    """What to evaluate, without a docstring, and on which line it begins."""
-    digest: str
-    """Of what it gives on the base image."""
-
-    @property
-    def fails(self) -> bool:
-        """Whether it can only be evaluated while Julia is built."""
-        return not self.digest.strip("0")
-
-    def evaluation(self, files: Mapping[str, SourceFile]) -> Evaluate:
-        """How to evaluate it once more."""
-        return Evaluate(self.module, files[self.path].name, self.text_line, self.text)
-
-
-class Expected(NamedTuple):
-    """What a statement is to give on an image."""
-
-    statement: Evaluate
-    digest: str
-
-
-@dataclass(frozen=True)
-class Census:
-    """What the statements of the base image's sources run while they are evaluated."""
-
-    record: Path
-    """The host's own."""
-    entries: Sequence[CensusEntry]
-    dependencies: Path | None
-    """The base image's record, to look at what the steps really change; without one, at all that Julia invalidates."""
-
-
-class Parsed(Protocol):
-    """Statements of a base image's sources that were read before."""
-
-    def statements(self, path: str) -> list[Statement] | None:
-        """The statements of a file; None where they have to be read from its text."""
-
-    def includes(self) -> Mapping[str, list[tuple[str, int]]] | None:
-        """What `includes_in` tells of each file that includes others; None where it has to be asked."""
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file of the base image: the name it has there and the modules that include it."""
-
-    name: str
-    modules: tuple[str, ...]
 
 
 def revise(
@@ -184,18 +78,17 @@ def revise(
     evaluator: Evaluator,
     census: Census | None = None,
     parsed: Parsed | None = None,
-    left: list[Expected] | None = None,
+    question: Question | None = None,
 ) -> Revision:
     """The revision from the sources of a base image to others.
 
     `files` are the files in the image by path, `parsed` has statements of the old ones. Without a `census` it is not
-    asked whether what was computed while Julia was built would be the same. With a list as `left`, many statements to
-    ask that of are put there for the caller, who asks the image that he makes: if one gives something else there, he
-    must revise without. Raises
+    asked whether what was computed while Julia was built would be the same. With a `question`, that may be
+    left to be asked of the image that the caller makes: if it gives another answer, he must revise again. Raises
     UserCodeError when the new sources do not parse or fail to evaluate, NeedsFullRebuild with the reason when
     evaluating definitions would not give what a rebuild gives.
     """
-    return _Reviser(old, new, files, evaluator, census, parsed, left).revision()
+    return _Reviser(old, new, files, evaluator, census, parsed, question).revision()
 
 
 class _Reviser:
@@ -207,14 +100,15 @@ class _Reviser:
         evaluator: Evaluator,
         census: Census | None,
         kept: Parsed | None,
-        left: list[Expected] | None,
+        question: Question | None,
     ) -> None:
         self.census = census
-        self.left = left
+        self.question = question
         self.kept = kept
         self.old = old
         self.new = new
         self.files = dict(files)
+        self.includes = Includes(old, new, self.files, kept)
         self.evaluator = evaluator
         self.parsed: dict[tuple[bool, str], list[Statement]] = {}
         self.differences: dict[str, FileDifference] = {}
@@ -230,11 +124,11 @@ class _Reviser:
         """Changed names, and methods of the base image that use them."""
         self.early: dict[str, Delete] = {}
         """Methods to delete before anything is evaluated, by signature."""
-        self.included: list[Step] = []
+        self.steps_of_includes: list[Step] = []
         """Files that are included and were not, or the other way round."""
         self.annotations = {
-            True: Annotations(new, partial(self.statements_of, new=True), lambda: self._including),
-            False: Annotations(old, partial(self.statements_of, new=False), lambda: self._including_before),
+            True: Annotations(new, partial(self.statements_of, new=True), lambda: self.includes.now),
+            False: Annotations(old, partial(self.statements_of, new=False), lambda: self.includes.before),
         }
         """Of the new sources (True) and the old."""
 
@@ -329,7 +223,7 @@ class _Reviser:
             if (inside, name) in come:
                 difference.evaluated.remove(come.pop((inside, name)))  # the same, elsewhere in the file
                 continue
-            target = self._named(path, str(name))
+            target = self.includes.named(path, str(name))
             if target not in self.files or len(self.files[target].modules) != 1 or target in self.differences:
                 raise NeedsFullRebuild(f"the include of {name} in {path}:{statement.line} is gone")
             old = self.statements_of(target, new=False)
@@ -337,10 +231,10 @@ class _Reviser:
                 raise NeedsFullRebuild(f"{target}, with modules or includes of its own, is not included any more")
             self.differences[target] = FileDifference(removed=list(old))
             self.dropped.add(target)
-            self.included.append(Exclude(self.files[target].modules[0], self.files[target].name))
+            self.steps_of_includes.append(Exclude(self.files[target].modules[0], self.files[target].name))
         for (inside, name), replacement in come.items():
             difference.evaluated.remove(replacement)
-            target = self._named(path, str(name))
+            target = self.includes.named(path, str(name))
             if target in self.files and not any(included(one.tree) == name for one in gone.values()):
                 raise NeedsFullRebuild(f"{target} is included a second time")
             if target not in self.new.blobs:
@@ -348,7 +242,7 @@ class _Reviser:
             including = self.files[path]
             self.files[target] = SourceFile(
                 posixpath.normpath(posixpath.join(including.name, posixpath.relpath(target, path))),
-                tuple(_full_module(module, inside) for module in including.modules),
+                tuple(full_module(module, inside) for module in including.modules),
             )
             self.parsed[False, target] = []
             self.difference(target)
@@ -405,7 +299,7 @@ class _Reviser:
             *self._undocumented(),
             *self._unlogged(),
             *self._moves(),
-            *self.included,
+            *self.steps_of_includes,
             *self._newly_included(),
             *first,
             *self._unexported(before_trial, after),
@@ -443,54 +337,6 @@ class _Reviser:
                         " and what it did can't be taken back"
                     )
 
-    @cached_property
-    def _including(self) -> dict[str, tuple[str, int]]:
-        return self._includes(self.new)
-
-    @cached_property
-    def _including_before(self) -> dict[str, tuple[str, int]]:
-        return self._includes(self.old)
-
-    def _includes(self, sources: Sources) -> dict[str, tuple[str, int]]:
-        """For each file that another includes by its name: the including file, and the line there."""
-        known = self.kept.includes() if self.kept is not None else None
-        including: dict[str, tuple[str, int]] = {}
-        for path in self.files:
-            if known is not None and path in sources.blobs and sources.blobs[path] == self.old.blobs.get(path):
-                own = known.get(path, [])
-            else:
-                own = includes_in(path, sources.contents[path]) if path in sources.blobs else []
-            for beside, line in own:
-                targets = _may_name(path, beside)
-                including.setdefault(next((one for one in targets if one in self.files), beside), (path, line))
-        return including
-
-    def _named(self, path: str, name: str) -> str:
-        """The file that a new or former `include` in the file `path` names."""
-        targets = _may_name(path, _beside(path, name))
-        if len(targets) == 1:
-            return targets[0]
-        for other, _ in includes_in(path, self.old.contents[path]) if path in self.old.blobs else ():
-            for known, target in zip(_may_name(path, other), targets, strict=True):
-                if known in self.files:
-                    return target
-        raise NeedsFullRebuild(f"whether {path} names {name} from beside it or from base can't be told")
-
-    @cached_property
-    def _places(self) -> dict[str, tuple[int, ...]]:
-        """Where the new files stand in the order of evaluation: where the including file does, and the line there."""
-        including, order = self._including, {path: number for number, path in enumerate(self.files)}
-        places: dict[str, tuple[int, ...]] = {}
-        for file in self.files:
-            path, seen = file, {file}
-            where: list[int] = []
-            while path in including and including[path][0] not in seen:
-                path, number = including[path]
-                seen.add(path)
-                where.insert(0, number)
-            places[file] = (-1 if self.files[path].modules == ("Core",) else order[path], *where)
-        return places
-
     def _steps_of_removed(self) -> list[tuple[str, Statement, Evaluate]]:
         return [
             (path, statement, step)
@@ -501,7 +347,7 @@ class _Reviser:
 
     def _steps_to_evaluate(self) -> list[tuple[Replacement, Evaluate]]:
         replacements = [one for difference in self.differences.values() for one in difference.evaluated]
-        places = self._places if len(self.differences) > 1 else dict.fromkeys(self.differences, ())
+        places = self.includes.places if len(self.differences) > 1 else dict.fromkeys(self.differences, ())
         replacements.sort(key=lambda one: (*places[one.path], one.statement.line))
         return [
             (replacement, self._as_annotated(replacement, step))
@@ -636,15 +482,13 @@ class _Reviser:
             and (entry.path, entry.line, entry.text) not in removed
         ]
         documents = any(entry.text == DOCUMENTING for entry in affected)
-        if documents and self._documents_otherwise(self.census, steps):
+        if documents and documents_otherwise(self.evaluator, self.census, steps, self.files, self.differences):
             raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)
-        if self.left is not None:
-            changed = sum(len(difference.evaluated) for difference in self.differences.values())
-            leave = changed <= FEW and len(affected) >= WORTH_ASKING_THE_IMAGE
-            self.left[:] = self._expected(affected) if leave else []
-            if self.left:
-                return False
-        results = self._compared(steps, affected)
+        if self.question is not None:
+            known = [entry for entry in affected if entry in self.question.otherwise]
+            if self.question.leave([entry for entry in affected if entry not in known], self.files, self.differences):
+                affected = known
+        results = compared(self.evaluator, steps, affected, self.files)
         learnt = False
         for entry, (before, again, after) in results:
             if before == after or before != again or before.startswith("error: "):
@@ -661,48 +505,6 @@ class _Reviser:
                     raise NeedsFullRebuild(f"{what} gives something else with what changed, and can't be taken back")
                 learnt |= self.difference(entry.path).evaluate_again(entry.path, statement)
         return learnt
-
-    def _documents_otherwise(self, census: Census, steps: Sequence[Step]) -> bool:
-        """Whether documenting runs what changed in the files of its machinery: in which cases it does something else
-        is hard to tell."""
-        if not any(
-            path.startswith(MACHINERY_OF_DOCS)
-            and (difference.removed or not all(one.only_documentation for one in difference.evaluated))
-            for path, difference in self.differences.items()
-        ):
-            return False
-        names = {file.name for path, file in self.files.items() if path.startswith(MACHINERY_OF_DOCS)}
-        own = [step for step in steps if isinstance(step, Evaluate) and step.file in names]
-        answer = self.evaluator.computed(own, census.record, census.dependencies)
-        return bool(answer["errors"]) or any(census.entries[one].text == DOCUMENTING for one in answer["computed"])
-
-    def _expected(self, entries: Sequence[CensusEntry]) -> list[Expected]:
-        """What unchanged statements are to give, from where they are now."""
-        now = {
-            (path, old.line, old.undocumented().text): new.undocumented()
-            for path, difference in self.differences.items()
-            for old, new in difference.unchanged
-        }
-        expected = []
-        for entry in entries:
-            statement = entry.evaluation(self.files)
-            if new := now.get((entry.path, entry.line, entry.text)):
-                statement = replace(statement, line=new.line, text=new.text)
-            expected.append(Expected(statement, entry.digest))
-        return expected
-
-    def _compared(
-        self, steps: Sequence[Step], entries: Sequence[CensusEntry]
-    ) -> Iterator[tuple[CensusEntry, tuple[str, str, str]]]:
-        """What statements that do not give the same as on the base image give before, once more, and after."""
-        # Lines that moved make no difference: they are put right in what there is.
-        steps = [step for step in steps if not isinstance(step, Move)]
-        evaluations = [entry.evaluation(self.files) for entry in entries]
-        results = self.evaluator.results(steps, evaluations) if entries else []
-        other = [number for number, entry in enumerate(entries) if results[number] != entry.digest]
-        if other:
-            compared = self.evaluator.compare(steps, [evaluations[number] for number in other])
-            yield from zip((entries[number] for number in other), compared, strict=True)
 
     def _learn_from_generators(self, methods: list[tuple[str, int]], edited: set[str]) -> bool:
         """Whether generators that were never called call what was edited, by its name, or may by way of functions
@@ -787,7 +589,7 @@ class _Reviser:
     def _bound_elsewhere(self, name: Name) -> str | None:
         """Where a statement of the new sources may bind a name, if one may."""
         for path, file, statement in self.statements_with([name[1]], new=True):
-            modules = [_full_module(module, statement.inside) for module in file.modules]
+            modules = [full_module(module, statement.inside) for module in file.modules]
             if name[0] in modules and may_define(statement.tree, name[1]):
                 return f"{path}:{statement.line}"
         return None
@@ -823,7 +625,7 @@ class _Reviser:
 
     def _bound_later(self, name: str, path: str, line: int) -> str | None:
         """Where a name is bound first, if that is in Base or the same package and behind a line of a file."""
-        places = self._places
+        places = self.includes.places
         own = {places[path][0], places.get("base/Base.jl", places[path])[0]}
         in_order = sorted(self.files.keys() - BUILDING, key=lambda one: places[one])
         for other, file, statement in self.statements_with([name.removeprefix("@")], new=True, paths=in_order):
@@ -869,7 +671,7 @@ class _Reviser:
             if not others or name in self.unbound:
                 continue
             for path, file, statement in self.statements_with([name[1]], new=True):
-                inside = {_full_module(module, statement.inside) for module in file.modules}
+                inside = {full_module(module, statement.inside) for module in file.modules}
                 if inside & set(others) and mentions(statement.tree, name[1]):
                     raise NeedsFullRebuild(
                         f"{'.'.join(name)} is not exported any more, and {path}:{statement.line} uses it"
@@ -884,13 +686,12 @@ class _Reviser:
 
     def _newly_included(self) -> Iterator[Include]:
         """The new files, each behind the one that is included before it."""
-        come = [path for path in self.files if path not in self.old.blobs and path in self._including]
-        for path in sorted(come, key=lambda one: self._places[one]):
+        come = [path for path in self.files if path not in self.old.blobs and path in self.includes.now]
+        places = self.includes.places if come else {}
+        for path in sorted(come, key=lambda one: places[one]):
             file = self.files[path]
-            before = max(
-                (one for one in self.files if self._places[one] < self._places[path] and one not in self.dropped),
-                key=lambda one: self._places[one],
-            )
+            above = (one for one in self.files if places[one] < places[path] and one not in self.dropped)
+            before = max(above, key=lambda one: places[one])
             for module in file.modules:
                 yield Include(module, file.name, self.files[before].name)
 
@@ -999,72 +800,9 @@ def _uses(statement: Statement, file: SourceFile, name: Name, modules: frozenset
         return False
     if not mentions(statement.tree, name[1]):
         return False
-    if any(_full_module(module, statement.inside) in modules for module in file.modules):
+    if any(full_module(module, statement.inside) in modules for module in file.modules):
         return True
     return mentions(statement.tree, name[0].rpartition(".")[2])
-
-
-def census_of(
-    parsed: Mapping[str, list[Statement]], files: Mapping[str, SourceFile]
-) -> Iterator[tuple[str, int, Evaluate]]:
-    """The statements for a census, each with its file and line.
-
-    What builds Julia, rather than to define something, is not evaluated again.
-    """
-    if DOCS in files:
-        yield DOCS, 0, Evaluate("Base", files[DOCS].name, 1, DOCUMENTING)
-    for path, file in files.items():
-        if file.modules == ("Core",) or path in BUILDING:
-            continue
-        for statement in parsed[path]:
-            if computes(statement):
-                alone = statement.undocumented()
-                for step in evaluations(file, alone, alone.text):
-                    yield path, statement.line, step
-
-
-def evaluations(file: SourceFile, statement: Statement, text: str) -> Iterator[Evaluate]:
-    """The evaluation of a statement in each module that includes its file."""
-    for module in file.modules:
-        inside = _full_module(module, statement.inside)
-        if statement.is_module and statement.documentation is not None and text != statement.text:
-            # a package's own module is bound nowhere but in itself
-            inside = _full_module(module, (*statement.inside, statement.tree[2]))
-        if module == COMPILER and statement.documentation is not None:
-            # Core.Compiler has no documentation (its `@doc` leaves the definition alone)
-            alone = statement.undocumented()
-            yield Evaluate(inside, file.name, alone.line, alone.text)
-        else:
-            yield Evaluate(inside, file.name, statement.line, text)
-
-
-def includes_in(path: str, text: bytes) -> list[tuple[str, int]]:
-    """The files that a file's text includes by their names, each with the line."""
-    if b'include("' not in text:
-        return []
-    return [
-        (_beside(path, found[1].decode("utf-8", "surrogateescape")), text.count(b"\n", 0, found.start(1)) + 1)
-        for found in INCLUDE.finditer(text)
-    ]
-
-
-def _beside(path: str, name: str) -> str:
-    """The file that an `include` in the file `path` names if names are relative to it."""
-    return posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
-
-
-def _may_name(path: str, beside: str) -> list[str]:
-    """The files that an `include` in the file `path` may name: the one beside it or, since Base's first files are
-    named from where it is built (base/Base.jl, above `SOURCE_PATH`), one in `base`."""
-    of_base = posixpath.normpath(posixpath.join("base", posixpath.relpath(beside, posixpath.dirname(path))))
-    return [beside] if beside == of_base or not path.startswith("base/") else [beside, of_base]
-
-
-def _full_module(module: str, inside: tuple[str, ...]) -> str:
-    """A module's full name. What a package's own file defines at top level is a root of its own, as is Base."""
-    if inside and module in ("Base.__toplevel__", "Main"):
-        return ".".join(inside)
-    return ".".join((module, *inside))
 
 
 class DefinedTwice(NeedsFullRebuild):

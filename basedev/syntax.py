@@ -230,8 +230,8 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
 
     Then what it did is known when it is evaluated once more. Loops and conditions around definitions are followed,
     as is `@eval`. What the right-hand side of an assignment calls is taken to change nothing, unless its name ends
-    in `!`, by convention. `local` tells that an assignment to a plain name makes a local variable, as in a
-    loop or a `let`.
+    in `!`, by convention, and its first argument is not made for it just there. `local` tells that an assignment
+    to a plain name makes a local variable, as in a loop or a `let`.
     """
     if isinstance(tree, Literal):
         return True
@@ -355,17 +355,24 @@ def exported(tree: Tree) -> frozenset[str] | None:
 
 
 def _calls_mutating(tree: Tree) -> bool:
+    """Whether a function is called that changes an argument, by its name, unless that was made for it just there."""
     if not isinstance(tree, tuple):
         return False
-    if (
-        tree[:1] == ("call",)
-        and len(tree) > 1
-        and isinstance(tree[1], str)
-        and tree[1].endswith("!")
-        and tree[1] != "!"
-    ):
-        return True
+    if tree[:1] == ("call",) and isinstance(tree[1], str) and tree[1].endswith("!") and tree[1] != "!":
+        arguments = [one for one in tree[2:] if not (isinstance(one, tuple) and one[:1] == ("parameters",))]
+        if not arguments or not _makes_new(arguments[0]):
+            return True
     return any(_calls_mutating(part) for part in tree)
+
+
+def _makes_new(tree: Tree) -> bool:
+    """Whether an expression makes an array or calls a type, whose name begins with a capital letter by convention."""
+    if not isinstance(tree, tuple) or len(tree) < 2:
+        return False
+    called = tree[1][1] if isinstance(tree[1], tuple) and tree[1][:1] == ("curly",) else tree[1]
+    return tree[0] in ("vect", "comprehension") or (
+        tree[0] == "call" and isinstance(called, str) and called[:1].isupper()
+    )
 
 
 def is_signature(left: Tree) -> bool:

@@ -874,6 +874,20 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
         alone=True,
     ),
     Edit(
+        "one more escape sequence",
+        "constant into which others were merged when it was made",
+        (
+            Change(
+                "stdlib/REPL/src/LineEdit.jl",
+                '        "\\e[6**" => nothing,\n',
+                '        "\\e[6**" => nothing,\n        "\\e[9**" => nothing,\n',
+            ),
+        ),
+        check='using REPL; const L = REPL.LineEdit; print(haskey(L.escape_defaults, "\\e[9**"),'
+        " haskey(L.default_keymap_dict['\\e']['['], '9'))",
+        prints="truetrue",
+    ),
+    Edit(
         "selected iterators of encodings",
         "`using` of names added, and a method that needs it",
         (

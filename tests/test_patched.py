@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import Bench
 
+from basedev.census import CensusEntry
 from basedev.engines.patched.census import KeptCensus, runs
 from basedev.errors import NeedsFullRebuild
-from basedev.revise import CensusEntry
 from basedev.storage import Storage
 from basedev.syntax import Literal, Statement, Tree
 

@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..census import CensusEntry
 from ..errors import SetupError
-from ..revise import CensusEntry, SourceFile
+from ..includes import SourceFile
 from ..revision import Evaluate
 from ..sources import Sources, Stored
 from ..store import Entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from .. import afterwards
 from ..aside import Aside
+from ..census import Question
 from ..checkout import Checkout
 from ..choice import CHAINED as CHAINED
 from ..choice import CHAINED_WITHOUT_CUTOFF, image_id
@@ -26,8 +27,9 @@ from ..engines.stock15.host_program import Host, HostFailed, host_program
 from ..engines.stock15.layer import Layer, NeedsJuliasRule, check, make_layer
 from ..errors import InternalError, NeedsFullRebuild, UsageError
 from ..holds import Hold
+from ..includes import SourceFile
 from ..process import timed
-from ..revise import Expected, SourceFile, revise
+from ..revise import revise
 from ..revision import Definition, Revision, as_json
 from ..servers import Limits, NoServer, Servers, allowed
 from ..sizes import parse_size
@@ -378,26 +380,25 @@ class Builder(ImageBuilder):
     def _program(self) -> Path:
         return host_program(self.checkout.distribution, self.storage, lambda step: self.progress(step, 25.0))
 
-    def _revise(self, sources: Sources, host: Host, left: list[Expected] | None = None) -> Revision:
+    def _revise(self, sources: Sources, host: Host, question: Question | None = None) -> Revision:
         base = self.base
-        return revise(base.sources, sources, base.files, host, base.census, base.parsed, left)
+        return revise(base.sources, sources, base.files, host, base.census, base.parsed, question)
 
-    def _check_results(self, image: Path, left: Sequence[Expected]) -> None:
+    def _check_results(self, image: Path, question: Question) -> None:
         """Raises OtherResults when statements that the edit left as they are give something else on an image."""
         with self._host(image) as host:
-            results = host.results([], [one.statement for one in left])
-        if results != [one.digest for one in left]:
+            answer = host.results([], [statement for _, statement in question.left])
+        if not question.answer(answer):
             raise OtherResults
 
     def _chain(self, sources: Sources, result: Result, engine: str) -> None:
         begin = time.monotonic()
         self.progress("comparing definitions", 0.5)
 
-        def chain(host: Host, no_cutoff_reason: str | None, *, may_ask_image: bool) -> None:
+        def chain(host: Host, no_cutoff_reason: str | None) -> None:
             with self.storage.staging("image") as made, Aside(lambda: self.checkout.commit) as commit:
                 cutoff = engine != CHAINED_WITHOUT_CUTOFF and no_cutoff_reason is None
-                left: list[Expected] | None = [] if may_ask_image and cutoff else None
-                revision = self._revise(sources, host, left)
+                revision = self._revise(sources, host, question if cutoff else None)
                 libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
                 layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
                 result.engine, result.server = engine, self.server
@@ -405,21 +406,21 @@ class Builder(ImageBuilder):
                 result.timings["revise"] = time.monotonic() - begin - sum(layer.timings.values())
                 result.take(layer)
                 result.no_cutoff_reason = result.no_cutoff_reason or no_cutoff_reason
-                if left:
-                    self.progress(f"evaluating what ran the edited code ({len(left)} statements)", 1.0)
+                if question.left and cutoff:
+                    self.progress(f"evaluating what ran the edited code ({len(question.left)} statements)", 1.0)
                     with timed(result.timings, "results"):
-                        self._check_results(made / "sys.so", left)
+                        self._check_results(made / "sys.so", question)
                 self._publish(self._image_id(sources, engine), made / "sys.so", result, commit.result())
 
         why: str | None = None
-        may_ask_image = True
+        question = Question()
         while True:
             try:
-                return self.with_host(partial(chain, no_cutoff_reason=why, may_ask_image=may_ask_image))
+                return self.with_host(partial(chain, no_cutoff_reason=why))
             except NeedsJuliasRule as reason:
                 why = str(reason)
             except OtherResults:
-                may_ask_image = False
+                self.progress("comparing definitions, with what gave something else", 1.0)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..census import Census
 from ..checkout import Checkout
 from ..commits import CommitCheckout, commit_named
 from ..engines import Progress
@@ -15,8 +16,9 @@ from ..engines.stock15.host_program import Host
 from ..engines.stock15.layer import check
 from ..errors import NeedsFullRebuild, SetupError
 from ..impact import Impact, read
+from ..includes import Parsed, SourceFile
 from ..places import DEPENDENCIES
-from ..revise import Census, DefinedTwice, Parsed, SourceFile, revise
+from ..revise import DefinedTwice, revise
 from ..revision import place
 from ..signatures import pretty
 from ..sources import ChangeSet, Sources

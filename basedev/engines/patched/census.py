@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...census import BUILDING, DOCS, Census, CensusEntry, census_of
+from ...census import DOCUMENTING as DOCUMENTING_IN_ONE_MODULE
 from ...errors import NeedsFullRebuild
-from ...revise import BUILDING, DOCS, Census, CensusEntry, SourceFile, census_of, evaluations
-from ...revise import DOCUMENTING as DOCUMENTING_IN_ONE_MODULE
+from ...includes import SourceFile, evaluations
 from ...revision import Evaluate
 from ...syntax import Statement, Tree, computes, included, is_method, is_signature, name_of
 from ..kept import CensusEntries, keep_census

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ...census import DOCUMENTS_OTHERWISE, MACHINERY_OF_DOCS
 from ...errors import NeedsFullRebuild
 from ...process import without_settings
-from ...revise import DOCUMENTS_OTHERWISE, MACHINERY_OF_DOCS
 from ...revision import Delete, Evaluate, Step
 from ..conversation import BROKEN, FIRST, exchange, failure
 from ..requests import encode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...difference import FileDifference
 from ...errors import NeedsFullRebuild
-from ...revise import SourceFile
+from ...includes import SourceFile
 from ...sources import ChangeSet
 from ...syntax import Statement, Tree, describe, only_defines_methods
 

@@ -17,18 +17,19 @@ from typing import Any
 
 from ... import elf, syntax
 from ...assemble import Contents, assemble
+from ...census import Census, census_of
 from ...debug_lines import make_index
 from ...distribution import Distribution
 from ...dwarf import UnknownDebugInfo
 from ...elf import ELF_HEADER_SIZE
 from ...errors import SetupError
+from ...includes import COMPILER, SourceFile, includes_in
 from ...link import ImageTables, libraries, link_image, only_generic_target
 from ...pieces import Range
 from ...places import DEPENDENCIES
 from ...prelinked import Prelinked, library_names
 from ...process import timed
 from ...relocate import NeedsLinker
-from ...revise import COMPILER, Census, SourceFile, census_of, includes_in
 from ...sources import Sources, blob_id, library_sources
 from ...storage import Storage, digest_of
 from ...store import Store
