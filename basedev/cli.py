@@ -35,7 +35,7 @@ from .storage import Storage
 from .terminal import Terminal
 from .workflows.autoload import shell_code
 from .workflows.background import Background
-from .workflows.build import FULL, Builder, Result
+from .workflows.build import FULL, Result
 from .workflows.builders import builder_for, initialise
 from .workflows.run import become_julia, run_julia
 from .workflows.testing import check_names, tests_for
@@ -142,7 +142,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
         check_names(options.tests, checkout.root)
         with terminal.steps() as steps:
-            found = verify(Builder(checkout, storage, steps), options.tests)
+            found = verify(builder_for(checkout, storage, steps), options.tests)
         terminal.verified(found, options.max)
         return InternalError.exit_code if found.differences else 0
     if options.command == "build" and options.background:

@@ -3,15 +3,17 @@ names one. Nothing of it is built anew, and each edited file gets back its time 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import Bench
+from conftest import Bench, put_in_place
 
 from basedev.census import CensusEntry
+from basedev.choice import FULL, image_id
 from basedev.engines.patched.census import KeptCensus, runs
 from basedev.errors import NeedsFullRebuild
 from basedev.storage import Storage
@@ -125,6 +127,35 @@ def test_what_is_computed_alike_stays(modern: Modern) -> None:
     modern.edit("base/gmp.jl", GMPZ, 'gmpz(op::Symbol) = (Symbol("__gmpz_", op), libgmp)')
     plan = modern.json("status")
     assert [one["what"] for one in plan["definitions"]["evaluated"]] == ["Base.GMP.MPZ.gmpz(::Symbol)"]
+
+
+def test_a_full_rebuild_that_differs_is_told(modern: Modern) -> None:
+    """What `make` builds is put into the store beforehand: a quarter of an hour is too long for a test."""
+    modern.edit(UTIL, CHOMP, CHOMP + '    s == "hello\\n" && return SubString("world")\n')
+    modern.append(UTIL, '\nconst LOUD = ("!", 3)\n\n"""\n    shout(s)\n"""\nshout(s) = string(s, LOUD[1])\n')
+    right = modern.chain()
+    full = image_id(FULL, right["base_id"], right["sources_id"])
+    put_in_place(modern, right["image_id"], full)
+    found = modern.json("verify")
+    assert (found["status"], found["differences"], found["native"]) == ("verified", [], {"more": 0, "fewer": 0})
+    assert found["facts"] > 170000 and found["engine"] == "patched"
+    text = (modern.root / UTIL).read_text()
+    modern.edit(UTIL, 'SubString("world")', 'SubString("wrong")')
+    modern.edit(UTIL, '("!", 3)', '("!", 4)')
+    modern.edit(UTIL, '"""\n    shout(s)\n"""\n', "#\n#\n#\n")
+    wrong = modern.chain()
+    (modern.root / UTIL).write_text(text)
+    put_in_place(modern, wrong["image_id"], full)
+    done = modern.basedev("--json", "verify")
+    assert done.returncode == 4, done.stderr
+    told = json.loads(done.stdout)
+    value, code, doc = told["differences"]
+    assert (told["status"], told["full_image"]) == ("different", str(modern.storage.root / "images" / full / "sys.so"))
+    assert value.startswith("value Base.LOUD: ") and '("!", 4) in the full rebuild' in value
+    assert (
+        code.startswith("lowered code Base.chomp(::String): ") and '"wrong"' in code.split(" in the chained image, ")[1]
+    )
+    assert doc.startswith("docstring Base.shout in Base Tuple{Any}: missing in the full rebuild")
 
 
 def test_error_of_syntax(modern: Modern) -> None:

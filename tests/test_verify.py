@@ -9,14 +9,12 @@ import json
 import os
 import random
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from conftest import Bench, clean
+from conftest import Bench, clean, put_in_place
 from corpus import MARK, apply, chosen, joined
 
-from basedev.store import Store
 from basedev.workflows.verify import compare, read_facts, set_aside, summary
 
 UTIL = "base/strings/util.jl"
@@ -137,14 +135,8 @@ def chain_wrongly(bench: Bench, edits: dict[str, str]) -> None:
         bench.edit(UTIL, old, new)
     wrong = bench.chain()["image_id"]
     source.write_text(text)
-    store = Store(bench.storage)
-    there, here = store.find("images", right), store.find("images", wrong)
-    assert there and here and right != wrong
-    with bench.storage.staging("wrong") as made:
-        shutil.copyfile(here.file("sys.so"), made / "sys.so")
-        bench.storage.discard(there.directory)
-        about = {key: value for key, value in there.manifest.items() if key not in ("schema", "entry", "files")}
-        store.publish("images", right, made, about)
+    assert right != wrong
+    put_in_place(bench, wrong, right)
 
 
 def test_nothing_to_compare(bench: Bench) -> None:

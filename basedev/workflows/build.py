@@ -189,6 +189,10 @@ class ImageBuilder(ABC):
         """Makes an image of the sources anew."""
 
     @abstractmethod
+    def native_signatures(self, image: Path) -> list[str]:
+        """The argument types of everything with native code in an image of the checkout's Julia."""
+
+    @abstractmethod
     def _image_id(self, sources: Sources, engine: str) -> str:
         """The name of an image in the store."""
 
@@ -247,6 +251,10 @@ class ImageBuilder(ABC):
         result.status = "built"
         result.timings["total"] = time.monotonic() - begin
         return result
+
+    def reference(self) -> Result:
+        """A full rebuild of the present sources, from the store or made now, for `verify`. Raises what `build` does."""
+        return self.build(engine=FULL)
 
     def _making(self, name: str) -> AbstractContextManager[None]:
         """The lock under which an image is made. Progress tells when it has to be waited for."""
@@ -340,7 +348,6 @@ class Builder(ImageBuilder):
             result.server = self.server
 
     def native_signatures(self, image: Path) -> list[str]:
-        """The argument types of everything with native code in an image of this Julia."""
         with self._host(image) as host:
             return host.native_signatures()
 

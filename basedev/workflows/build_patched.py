@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
-from .. import process
 from ..adopted import remember
 from ..checkout import Checkout
 from ..choice import image_id
@@ -14,6 +14,8 @@ from ..engines.patched.baseimage import BaseImage, make_base_image, record_base
 from ..engines.patched.host_program import Host
 from ..engines.patched.layer import make_layer
 from ..engines.patched.limits import check, check_difference
+from ..engines.patched.makefile import make, make_aside
+from ..errors import SetupError
 from ..revise import revise
 from ..revision import Move, Revision
 from ..sources import ChangeSet, Sources
@@ -84,12 +86,40 @@ class PatchedBuilder(ImageBuilder):
         """The checkout's own `make`; what it builds is the base image from then on."""
         begin = time.monotonic()
         self.progress("make", MAKE)
-        process.run(["make", "-C", self.checkout.root, "julia-sysimg-release"])
+        make(self.checkout.root)
         self.base = adopt(self.checkout, self.storage, self.progress)
         result.timings["rebuild"] = time.monotonic() - begin
         result.base_id, result.sources_id = self.base.id, self.base.sources.id
         self._describe_base(result)
         result.engine = FULL
+
+    def reference(self) -> Result:
+        """What `make` builds of the present sources, which leaves the checkout as it was."""
+        sources = self.checkout.sources(self.base.sources)
+        with self._making(sources.id):
+            result, found = self._look_up(sources, FULL)
+            if not found:
+                self._make_aside(sources, result)
+        return result
+
+    def _make_aside(self, sources: Sources, result: Result) -> None:
+        begin = time.monotonic()
+        commit = self.checkout.commit
+        self.progress("the checkout's own make, of the same sources (a quarter of an hour)", MAKE)
+        with self.storage.staging("make") as made:
+            changes = ChangeSet.between(self.base.sources, sources)
+            changed = [path for path in changes.paths if path in self.base.files and path not in changes.deleted]
+            make_aside(self.checkout.root, changed, made / "sys.so")
+            if self.checkout.sources(sources).id != sources.id:
+                raise SetupError("the sources changed while make read them: run basedev verify again")
+            result.engine, result.status = FULL, "built"
+            result.timings["rebuild"] = time.monotonic() - begin
+            self._publish(self._image_id(sources, FULL), made / "sys.so", result, commit)
+
+    def native_signatures(self, image: Path) -> list[str]:
+        """The argument types of everything with native code in an image of this Julia."""
+        with Host(self.checkout.julia, image) as host:
+            return host.native_signatures()
 
     def _host(self) -> Host:
         return Host(self.checkout.julia, self.base.sysimage, self.base.census)

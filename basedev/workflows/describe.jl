@@ -25,13 +25,8 @@ const SHOWN = 3000 # bytes of a description that are told; of more, a hash
 const DEEPEST = 14 # levels of a value that are told
 const LONGEST = 1 << 19 # bytes of a value's description that are told
 
-# Work space that is allocated when its module is loaded, and written when it is used.
-const UNWRITTEN = ("Base.Grisu.DIGITS", "Base.Grisu.DIGITSs", "LinearAlgebra.Abuf", "LinearAlgebra.Bbuf",
-    "LinearAlgebra.Cbuf", "SuiteSparse.UMFPACK.umf_info")
-
-# Left by the script with which distributions find out what to compile; no source file of the image has it.
-const STRAY = :__PackagePrecompilationStatementModule
-stray(@nospecialize(x)) = x isa Module && nameof(x) === STRAY
+# What depends on how this Julia keeps what is told.
+include(VERSION < v"1.6" ? "describe_stock15.jl" : "describe_patched.jl")
 
 # ---- names
 
@@ -47,7 +42,7 @@ end
 function place(file::AbstractString)
     file == Base.Sys.BUILD_STDLIB_PATH && return "stdlib"
     endswith(file, ".jl") || return String(file)
-    for (mark, instead) in (("/stdlib/v1.5/", "stdlib/"), ("/stdlib/", "stdlib/"), ("/base/", ""))
+    for (mark, instead) in ((STDLIB, "stdlib/"), ("/stdlib/", "stdlib/"), ("/base/", ""))
         found = findlast(mark, file)
         found === nothing || return place(string(instead, SubString(file, last(found) + 1)))
     end
@@ -134,8 +129,8 @@ end
 function type(io::IO, @nospecialize(t))
     if t isa DataType
         name = t.name
-        if isdefined(t, :instance) && t <: Function && Core.isdefined(name, :mt)
-            m, f = name.mt.module, name.mt.name
+        if isdefined(t, :instance) && t <: Function
+            m, f = name_of_function(name)
             if isdefined(m, f) && isconst(m, f) && getfield(m, f) === t.instance
                 write(io, "typeof(", path(m), '.', word(f), ')')
                 return
@@ -227,12 +222,6 @@ function slot(name::String)
     return sizeof(name) == 0 ? name : "#"
 end
 
-# Whether a value means something outside of the process that it is in.
-fleeting(@nospecialize(x)) =
-    x isa Union{Ptr,Task,IO,Base.RefValue,Base.AbstractLock,Base.GenericCondition,WeakRef,WeakKeyDict,Timer,Base.AsyncCondition,
-                Base.Process,Core.TypeName,Core.MethodTable,Core.TypeMapEntry,Core.TypeMapLevel,Core.MethodInstance,
-                Core.CodeInstance,Method}
-
 function value(io::IOBuffer, @nospecialize(x), stack::Vector{Any} = Any[])
     if x isa Type
         type(io, x)
@@ -244,13 +233,13 @@ function value(io::IOBuffer, @nospecialize(x), stack::Vector{Any} = Any[])
         write(io, path(x))
     elseif x isa String
         write(io, '"', place(x), '"')
-    elseif fleeting(x)
+    elseif x isa Fleeting
         write(io, "a ")
         type(io, typeof(x))
     elseif x isa BigFloat
         special = x.exp <= typemin(Clong) + 3 # mpfr-impl.h
         write(io, "BigFloat(", string(x.prec), ' ', string(x.sign), ' ', string(x.exp), ' ')
-        special || escaped(io, codeunits(bytes2hex(codeunits(x._d))))
+        special || limbs(io, x)
         write(io, ')')
     elseif x isa Union{Int64,Bool}
         number(io, x)
@@ -275,9 +264,6 @@ function value(io::IOBuffer, @nospecialize(x), stack::Vector{Any} = Any[])
     end
     nothing
 end
-
-assigned(@nospecialize(a), i::Int) = ccall(:jl_array_isassigned, Cint, (Any, UInt), a, i - 1) != 0
-count(@nospecialize(a)) = (n = 1; for d in 1:typeof(a).parameters[2]; n *= Core.arraysize(a, d)::Int; end; n)
 
 # `Base.f`: a reference to a global, or a call for it where `Base` was not resolved in its module yet (src/method.c,
 # resolve_globals), which depends on what was evaluated before.
@@ -311,7 +297,7 @@ function compound(io::IOBuffer, @nospecialize(x), stack::Vector{Any})
         value(io, x.gen, stack)
         value(io, x.argnames, stack)
         value(io, x.spnames, stack)
-        push!(LINES, (place(string(x.file)), x.line))
+        place_of_generator(x)
     elseif x isa Core.CodeInfo
         code(io, x, stack)
     elseif x isa Core.SimpleVector
@@ -321,16 +307,13 @@ function compound(io::IOBuffer, @nospecialize(x), stack::Vector{Any})
             isassigned(x, i) ? value(io, x[i], stack) : write(io, "#undef")
         end
         write(io, ')')
-    elseif x isa Array
+    elseif x isa List
         type(io, typeof(x))
-        for d in 1:typeof(x).parameters[2]
-            write(io, d == 1 ? "" : "x", string(Core.arraysize(x, d)))
-        end
-        write(io, '[')
+        write(io, join(dimensions(x), 'x'), '[')
         for i in 1:count(x)
             i > 1 && write(io, ", ")
             io.size > LONGEST && break
-            assigned(x, i) ? value(io, Core.arrayref(true, x, i), stack) : write(io, "#undef")
+            assigned(x, i) ? value(io, element(x, i), stack) : write(io, "#undef")
         end
         write(io, ']')
     elseif x isa Union{Dict,IdDict}
@@ -342,7 +325,7 @@ function compound(io::IOBuffer, @nospecialize(x), stack::Vector{Any})
         for i in 1:nfields(x)
             i > 1 && write(io, ", ")
             isdefined(x, i) || (write(io, "#undef"); continue)
-            i > t.ninitialized && isbitstype(fieldtype(t, i)) || value(io, getfield(x, i), stack)
+            i > initialized(t) && isbitstype(fieldtype(t, i)) || value(io, getfield(x, i), stack)
         end
         write(io, ')')
     end
@@ -360,14 +343,14 @@ function table(io::IOBuffer, @nospecialize(d), stack::Vector{Any})
         push!(entries, renumbered(String(take!(entry))))
     end
     if d isa IdDict
-        ht = getfield(d, :ht)::Vector{Any}
-        for i in 1:2:length(ht)
-            isassigned(ht, i) && isassigned(ht, i + 1) && told(ht[i], ht[i + 1])
+        ht = getfield(d, :ht)
+        for i in 1:2:count(ht)
+            assigned(ht, i) && assigned(ht, i + 1) && told(element(ht, i), element(ht, i + 1))
         end
     else
-        slots, ks, vs = getfield(d, :slots)::Vector{UInt8}, getfield(d, :keys), getfield(d, :vals)
-        for i in 1:length(slots)
-            slots[i] == 0x01 && told(Core.arrayref(true, ks, i), Core.arrayref(true, vs, i))
+        slots, ks, vs = getfield(d, :slots), getfield(d, :keys), getfield(d, :vals)
+        for i in 1:count(slots)
+            is_filled(element(slots, i)) && told(element(ks, i), element(vs, i))
         end
     end
     type(io, typeof(d))
@@ -381,7 +364,8 @@ function table(io::IOBuffer, @nospecialize(d), stack::Vector{Any})
 end
 
 function code(io::IOBuffer, c::Core.CodeInfo, stack::Vector{Any})
-    write(io, "code(", c.inlineable ? "inline " : "", c.propagate_inbounds ? "inbounds " : "", c.pure ? "pure " : "")
+    write(io, "code(", c.propagate_inbounds ? "inbounds " : "")
+    flags(io, c)
     for i in 1:length(c.slotnames)
         write(io, slot(string(c.slotnames[i])), '/', string(c.slotflags[i]), ' ')
     end
@@ -390,17 +374,7 @@ function code(io::IOBuffer, c::Core.CodeInfo, stack::Vector{Any})
         value(io, statement, stack)
     end
     write(io, ')')
-    table = c.linetable
-    before = 0
-    for loc in c.codelocs
-        loc == before && continue
-        before = loc
-        while table isa Vector{Any} && 0 < loc <= length(table)
-            node = table[loc]
-            push!(LINES, (place(string(node.file)), node.line))
-            loc = node.inlined_at
-        end
-    end
+    lines_of(c)
     nothing
 end
 
@@ -408,7 +382,7 @@ end
 
 function every_module()
     found = Module[]
-    todo = Module[Core, Base, Main, values(Base.loaded_modules)...]
+    todo = Module[ROOTS..., values(Base.loaded_modules)...]
     while !isempty(todo)
         m = pop!(todo)
         (m in found || m === Describe || stray(m)) && continue
@@ -438,7 +412,7 @@ function describe_binding(m::Module, name::Symbol)
     what = string(path(m), '.', word(name))
     of = owner(m, name)
     io = CODE
-    Base.isexported(m, name) && write(io, "exported ")
+    Base.isexported(m, name) ? write(io, "exported ") : is_public(m, name) && write(io, "public ")
     old = Base.isdeprecated(m, name)
     old && write(io, "deprecated ")
     if of !== m
@@ -454,7 +428,7 @@ function describe_binding(m::Module, name::Symbol)
     constant = isconst(m, name)
     write(io, constant ? "constant " : "variable ")
     x = getfield(m, name)
-    type(io, typeof(x))
+    constant ? type(io, typeof(x)) : declared(io, m, name)
     fact("name", what, take!(io))
     if constant && name !== Base.Docs.META && !(what in UNWRITTEN)
         value(io, x)
@@ -469,7 +443,8 @@ function describe_type(m::Module, name::Symbol, @nospecialize(x))
     t = Base.unwrap_unionall(x)
     t isa DataType && t.name.module === m && t.name.name === name || return
     io = CODE
-    write(io, t.abstract ? "abstract " : t.mutable ? "mutable " : "", isprimitivetype(t) ? "primitive $(t.size) " : "")
+    kind(io, t)
+    isprimitivetype(t) && write(io, "primitive ", string(Core.sizeof(t)), ' ')
     while x isa UnionAll
         variable(io, x.var)
         write(io, ' ')
@@ -477,45 +452,15 @@ function describe_type(m::Module, name::Symbol, @nospecialize(x))
     end
     write(io, "<: ")
     type(io, t.super)
-    if isdefined(t, :types) && !t.abstract && t.name !== Tuple.name && t.name !== NamedTuple.body.body.name
-        for i in 1:length(t.types)
+    if has_fields(t)
+        types = types_of_fields(t)
+        for i in 1:length(types)
             write(io, "; ", string(t.name.names[i]), "::")
-            type(io, t.types[i])
+            type(io, types[i])
         end
-        write(io, "; ", string(t.ninitialized), " initialized")
+        write(io, "; ", string(initialized(t)), " initialized")
     end
     fact("type", string(path(m), '.', word(name)), take!(io))
-end
-
-function every_method(modules::Vector{Module})
-    tables = Core.MethodTable[Type.body.name.mt, Symbol.name.mt] # of constructors; of objects that are no functions
-    for m in modules, name in names(m, all = true)
-        (isdefined(m, name) && !Base.isdeprecated(m, name) && isconst(m, name)) || continue
-        x = Base.unwrap_unionall(getfield(m, name))
-        x isa DataType && x.name.module === m && x.name.name === name && isdefined(x.name, :mt) || continue
-        x.name.mt in tables[1:2] || push!(tables, x.name.mt)
-    end
-    methods = Method[]
-    for table in tables
-        table.defs === nothing || collect_methods(methods, table.defs)
-    end
-    methods
-end
-
-function collect_methods(methods::Vector{Method}, @nospecialize(at))
-    if at isa Core.TypeMapLevel
-        for list in (at.targ, at.arg1), i in 2:2:(list === nothing ? 0 : length(list))
-            isassigned(list, i) && collect_methods(methods, list[i])
-        end
-        at.list === nothing || collect_methods(methods, at.list)
-        at.any === nothing || collect_methods(methods, at.any)
-        return
-    end
-    while at isa Core.TypeMapEntry
-        method = at.func
-        at.max_world == typemax(UInt) && method isa Method && method.module !== Describe && push!(methods, method)
-        at = at.next
-    end
 end
 
 function describe_method(m::Method)
@@ -523,7 +468,7 @@ function describe_method(m::Method)
     name = String(m.name)
     isdigit(codeunit(name, 1)) && (name = string('#', name)) # a counter, as the name of a closure's method for keywords begins with
     fact("method", what, string(path(m.module), " ", name, ", ", m.nargs, " arguments ",
-        join(map(slot ∘ String, split(m.slot_syms, '\0')), ' '), m.isva ? "varargs " : "", m.pure ? "pure " : "", "nospecialize ",
+        join(map(slot ∘ String, split(m.slot_syms, '\0')), ' '), m.isva ? "varargs " : "", flags(m), "nospecialize ",
         m.nospecialize, " called ", m.called, " keywords ", m.nkw, isdefined(m, :ccallable) ? " ccallable" : ""))
     if isdefined(m, :generator)
         value(CODE, m.generator)
@@ -550,8 +495,7 @@ function describe_lines(what::String)
 end
 
 function describe_documentation(m::Module)
-    table = Base.Docs.meta(m)::IdDict
-    for (binding, documented) in table
+    for (binding, documented) in documentation(m)
         if !(documented isa Base.Docs.MultiDoc) # of a module, for one
             value(CODE, documented)
             empty!(LINES)

@@ -17,7 +17,7 @@ from .. import process
 from ..checkout import Checkout
 from ..errors import InternalError, NeedsFullRebuild, SetupError
 from ..signatures import pretty
-from .build import CHAINED, FULL, Builder, Result
+from .build import ImageBuilder, Result
 from .run import julia_command
 
 DESCRIBE = Path(__file__).parent / "describe.jl"
@@ -98,17 +98,17 @@ class Verification:
         }
 
 
-def verify(builder: Builder, tests: Sequence[str] = ()) -> Verification:
+def verify(builder: ImageBuilder, tests: Sequence[str] = ()) -> Verification:
     """Compares the chained image of the present sources with the full rebuild, each from the store or made now.
 
     `tests` are names of the checkout's tests to run on both images. Raises what `Builder.build` does except
     NeedsFullRebuild, and InternalError when an image can't be described.
     """
     try:
-        chained = builder.build(engine=CHAINED)
+        chained = builder.build(engine=builder.chained)
     except NeedsFullRebuild as reason:
         return Verification("full", full_rebuild_reason=str(reason))
-    rebuilt = builder.build(engine=FULL)
+    rebuilt = builder.reference()  # after that, so that what the checkout's own make builds can't get into both
     if chained.sources_id != rebuilt.sources_id:
         raise SetupError("the sources changed while they were built: run basedev verify again")
     assert chained.image is not None and rebuilt.image is not None
@@ -134,7 +134,7 @@ def verify(builder: Builder, tests: Sequence[str] = ()) -> Verification:
     )
 
 
-def describe(builder: Builder, images: Mapping[str, Path]) -> list[Facts]:
+def describe(builder: ImageBuilder, images: Mapping[str, Path]) -> list[Facts]:
     """What is in some images, as `describe.jl` tells it; each has a name for messages. Raises InternalError."""
     builder.progress(f"describing {' and '.join(images)}", SECONDS)
     with builder.storage.staging("verify") as area:
@@ -235,7 +235,7 @@ def _around(text: str, place: int) -> str:
     return f"{'...' if begin else ''}{part}{'...' if begin + WIDTH < len(text) else ''}" or "nothing"
 
 
-def native_difference(builder: Builder, chained: Path, rebuilt: Path) -> tuple[int, int]:
+def native_difference(builder: ImageBuilder, chained: Path, rebuilt: Path) -> tuple[int, int]:
     """How many specializations have native code in the chained image only, and how many in the full rebuild only.
 
     Names that Julia made count as the same whatever their numbers.
@@ -247,7 +247,7 @@ def native_difference(builder: Builder, chained: Path, rebuilt: Path) -> tuple[i
     return (ours - theirs).total(), (theirs - ours).total()
 
 
-def outcomes(builder: Builder, image: Path, tests: Iterable[str], where: str) -> Facts:
+def outcomes(builder: ImageBuilder, image: Path, tests: Iterable[str], where: str) -> Facts:
     """How many of each test file's tests pass, fail, break and so on: facts of the kind "test"."""
     facts: Facts = Counter()
     checkout: Checkout = builder.checkout

@@ -16,6 +16,7 @@
 #   affected LENGTH                    and then such a path: {"computed", "never_generated"} after a trial: the numbers of the
 #                                      statements that ran what is another now, and generators that were never called
 #   results COUNT                      and then statements: a digest of what each gives, as above
+#   native                             the argument types of all that has native code in the image
 #   facts                              {"version", "files": [[module, path]...]}: what the image was made from
 #
 # A step is a line of words and the byte strings whose lengths it has, as `requests.py` writes them.
@@ -464,6 +465,24 @@ end
 
 include("census.jl")
 
+function native()
+    found = Any[]
+    each_method() do method
+        for instance in Base.specializations(method)
+            isdefined(instance, :cache) && has_native_code(instance.cache) && push!(found, full_text(instance.specTypes))
+        end
+    end
+    return found
+end
+
+function has_native_code(code)
+    while true
+        in_image(code) && code.specptr != C_NULL && code.max_world == typemax(UInt) && return true
+        isdefined(code, :next) || return false
+        code = code.next
+    end
+end
+
 # ---- requests ----
 
 function read_steps(count)
@@ -500,6 +519,8 @@ function answer(request)
         json(io, Object(["computed" => affected(path), "never_generated" => never_generated()]))
     elseif kind == "results"
         json(io, results(as_statements(read_steps(parse(Int, rest[1])))))
+    elseif kind == "native"
+        json(io, native())
     elseif kind == "facts"
         files = Any[Any[string(m), path] for (m, path) in Base._included_files]
         json(io, Object(["version" => string(VERSION), "files" => files]))

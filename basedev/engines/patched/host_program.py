@@ -108,6 +108,10 @@ class Host:
         """Version, and the (module, path) of each source file in the image."""
         return dict(self._asked.ask(b"facts\n"))
 
+    def native_signatures(self) -> list[str]:
+        """The argument types of everything with native code in the image."""
+        return list(self._asked.ask(b"native\n"))
+
     def parse_all(self, texts: Sequence[bytes], *, check: bool = True) -> list[list[dict[str, Any]]]:
         """The statements of several source texts; each is read as a whole too, to see that none got lost."""
         numbered = (part for text in texts for part in (b"%d\n" % len(text), text))

@@ -1,0 +1,73 @@
+"""The checkout's own makefile: a system image of the present sources, in its place or only to look at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ... import process
+from ...errors import SetupError
+from ...places import NOTES
+from .baseimage import IMAGE, LOADED
+
+TARGET = "julia-sysimg-release"
+
+PRODUCTS = ("basecompiler*", "sysbase*", "sys.*", "sys-*")
+"""What it makes, in `usr/lib/julia` (`sysimage.mk`)."""
+
+BEFORE = f"{NOTES}/before"
+"""Where that is meanwhile which was made before."""
+
+
+def make(root: Path) -> None:
+    """Makes the system image in its place. Raises what `process.run` does."""
+    process.run(["make", "-C", root, TARGET])
+
+
+def make_aside(root: Path, changed: Iterable[str], made: Path) -> None:
+    """Makes the system image `made`, and puts back what was in the checkout, with its times.
+
+    `changed` are paths of the sources that are to be in it and are not in the one that is there. Raises SetupError
+    where `make` does not see that they changed, and what `process.run` does.
+    """
+    loaded = (root / LOADED).stat().st_mtime_ns
+    for path in changed:
+        if (root / path).stat().st_mtime_ns <= loaded:
+            raise SetupError(
+                f"{path} changed, and is older than {LOADED}, so that make does not see it: touch it, and retry"
+            )
+    with _put_back(root):
+        make(root)
+        shutil.copyfile(root / IMAGE, made)
+
+
+@contextmanager
+def _put_back(root: Path) -> Iterator[None]:
+    """Keeps what was made before by links: each program of `make` writes a new file, which then gets the name."""
+    place, before = (root / IMAGE).parent, root / BEFORE
+    shutil.rmtree(before, ignore_errors=True)  # of a process that was killed
+    before.mkdir(parents=True)
+    kept = {}
+    for path in {path for pattern in PRODUCTS for path in place.glob(pattern)}:
+        if path.is_file() and not path.is_symlink():
+            os.link(path, before / path.name)
+            kept[path.name] = _stamp(path)
+    try:
+        yield
+    finally:
+        written = [name for name, stamp in kept.items() if _stamp(before / name) != stamp]
+        for name in kept:
+            (before / name).replace(place / name)
+        shutil.rmtree(before)
+        if written:
+            raise SetupError(
+                f"make wrote into {place / written[0]}, and did not replace it: run make, then basedev init"
+            )
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
