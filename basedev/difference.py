@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import Any
 
-from .syntax import Statement, depends_on_place
+from .syntax import Statement, depends_on_place, describe
 
 LineMove = tuple[int, int, int]
 """First and last line in the old text, and by how many lines what stands there is further down."""
@@ -102,9 +103,10 @@ def _torn(unchanged: Iterable[tuple[Statement, Statement]]) -> list[Statement]:
     return torn
 
 
-def line_moves(unchanged: Iterable[tuple[Statement, Statement]]) -> list[LineMove]:
-    """How the lines of statements moved that mean the same, neighbouring lines that moved alike together."""
-    pairs = list(unchanged)
+def line_moves(difference: FileDifference) -> list[LineMove]:
+    """How lines moved, neighbouring ones that moved alike together: those of statements that mean the same, and those
+    that an edit left as they were, for what a macro or function had made of them may stay."""
+    pairs = difference.unchanged
     lines: dict[int, int] = {}
     for before, now in pairs:
         for line, shift in _places(before, now):
@@ -116,7 +118,23 @@ def line_moves(unchanged: Iterable[tuple[Statement, Statement]]) -> list[LineMov
             for old, new in zip(before.lines, now.lines, strict=True):
                 lines.setdefault(old, new - old)
         lines.setdefault(before.last_line, now.last_line - before.last_line)
+    for before, now in _edited(difference):
+        texts = before.text.split("\n"), now.text.split("\n")
+        for old, new, count in SequenceMatcher(None, texts[0], texts[1], autojunk=False).get_matching_blocks():
+            for line in range(before.line + old, before.line + old + count):
+                lines.setdefault(line, now.line + new - before.line - old)
     return list(_ranges(sorted(lines.items())))
+
+
+def _edited(difference: FileDifference) -> Iterator[tuple[Statement, Statement]]:
+    """Old and new form of statements that changed, as far as their first words tell which of them belong together."""
+    waiting = defaultdict(list)
+    for statement in difference.removed:
+        waiting[statement.inside, describe(statement.tree)].append(statement)
+    for replacement in difference.evaluated:
+        now = replacement.statement
+        if (old := waiting[now.inside, describe(now.tree)]) and not replacement.only_documentation:
+            yield old.pop(0), now
 
 
 def _ranges(lines: list[tuple[int, int]]) -> Iterator[LineMove]:

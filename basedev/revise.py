@@ -697,7 +697,7 @@ class _Reviser:
 
     def _moves(self) -> Iterator[Move]:
         for path, difference in self.differences.items():
-            for first, last, by in line_moves(difference.unchanged):
+            for first, last, by in line_moves(difference):
                 yield Move(self.files[path].name, first, last, by)
 
     def _definitions(

@@ -496,7 +496,7 @@ def test_unchanged_text_changes_nothing(differ: Differ, data: st.DataObject) -> 
     text = differ.text(path)
     difference = compare(path, differ.statements(text, path), differ.statements(text + "\n# the end", path))
     assert not difference.removed and not difference.evaluated and not difference.undocumented
-    assert line_moves(difference.unchanged) == []
+    assert line_moves(difference) == []
 
 
 def test_comment_at_the_end_gives_an_empty_revision(differ: Differ) -> None:
@@ -567,14 +567,22 @@ def test_each_statement_is_paired_or_told(old: list[Statement], new: list[Statem
 @examples(300, 5000)
 @given(written(), written())
 def test_lines_are_moved_where_they_are(old: list[Statement], new: list[Statement]) -> None:
-    unchanged = compare("x.jl", old, new).unchanged
-    moves = line_moves(unchanged)
+    difference = compare("x.jl", old, new)
+    moves = line_moves(difference)
     assert all(first <= last and by for first, last, by in moves)
     assert all(one[1] < other[0] for one, other in pairwise(moves))
-    for before, now in unchanged:
+    for before, now in difference.unchanged:
         documented = [(before.line, now.line)] if before.documentation and now.documentation else []
         for line, wanted in [*zip(before.lines, now.lines, strict=True), *documented]:
             assert line + sum(by for first, last, by in moves if first <= line <= last) == wanted
+
+
+def test_lines_that_an_edit_left_as_they_were_are_moved(differ: Differ) -> None:
+    old = '"doc"\nmacro make(name)\n    quote\n        one() = 1\n        two() = 2\n    end\nend\n'
+    new = "#\n" + old.replace("    quote", "    name === :x && return\n    quote").replace("= 2", "= 3")
+    difference = compare("x.jl", differ.statements(old), differ.statements(new))
+    assert not difference.unchanged
+    assert line_moves(difference) == [(1, 2, 1), (3, 7, 2)]
 
 
 # ---- particular texts ----
@@ -640,7 +648,7 @@ def test_what_one_line_tore_apart_is_evaluated_again(differ: Differ) -> None:
     new = differ.statements('\nf(x) = 1\n@eval begin g(x) = 2;\nh(x) = 3 end\n"doc"\nk(x) = 4\nl(x) = 5\n')
     difference = compare("x.jl", old, new)
     assert [one.statement.definition_line for one in difference.evaluated] == [3, 6]
-    assert line_moves(difference.unchanged) == [(1, 1, 1), (4, 4, 3)]
+    assert line_moves(difference) == [(1, 1, 1), (4, 4, 3)]
 
 
 @pytest.mark.parametrize("text", ("", "\n\n", "# a comment", "#= a\n #= b =# =#\n", ";;\n;\n"))
