@@ -14,7 +14,7 @@ NAMES_OF_SYNTAX = frozenset({"begin", "end", ":", "...", "_", "ccall", "cglobal"
 TRANSPARENT_MACROS = WRAPPING_MACROS - {"@eval"}
 """Macros around a definition that stands there as it is evaluated."""
 
-LATE = ("->", "do", "quote", "function", "macro", "export", "import", "using", "module", "meta", "inert")
+LATE = ("->", "do", "quote", "function", "macro", "export", "public", "import", "using", "module", "meta", "inert")
 """Heads of what is not evaluated with the statement that it stands in, or names nothing that must be there."""
 
 
@@ -41,7 +41,7 @@ def may_bind(tree: Tree, name: str) -> bool:
         return name in _leaves(tree[2] if head == "struct" else tree[1])
     if head == "macro":
         return name.removeprefix("@") in _leaves(tree[1])
-    if head in ("export", "call", "module"):
+    if head in ("export", "public", "call", "module"):
         return bool(head == "module" and tree[2] == name)
     if head == "macrocall" and name_of(tree[1]) in TRANSPARENT_MACROS:
         return may_bind(tree[-1], name)

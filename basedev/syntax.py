@@ -238,7 +238,9 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     if not isinstance(tree, tuple) or not tree:
         return True  # a name, which may be documented
     head = tree[0]
-    if head in ("function", "macro", "struct", "abstract", "primitive", "export", "import", "using", "global", "."):
+    if head in ("function", "macro", "struct", "abstract", "primitive", "import", "using", "global", "."):
+        return True
+    if exported(tree) is not None:
         return True
     if head == "=":
         return is_signature(tree[1]) or (_is_name(tree[1]) and not _calls_mutating(tree[2]))
@@ -272,16 +274,18 @@ def is_method(tree: Tree) -> bool:
 
 
 def only_defines_methods(tree: Tree) -> bool:
-    """Whether all that a statement does, by its form, is to define methods of functions."""
+    """Whether all that a statement does, by its form, is to define methods of functions and macros."""
     if not isinstance(tree, tuple) or not tree:
         return False
     if tree[0] in ("block", "toplevel"):
         return all(map(only_defines_methods, tree[1:]))
+    if tree[0] in ("if", "elseif"):
+        return all(map(only_defines_methods, tree[2:])) and not mentions(tree[1], "isdefined")
     if tree[0] == "for":
         return only_defines_methods(tree[-1])
     if tree[0] == "macrocall":
         return name_of(tree[1]) in WRAPPING_MACROS and only_defines_methods(tree[-1])
-    return is_method(tree)
+    return is_method(tree) or tree[0] == "macro"
 
 
 def _is_name(left: Tree) -> bool:
@@ -350,8 +354,8 @@ def depends_on_place(tree: Tree) -> bool:
 
 
 def exported(tree: Tree) -> frozenset[str] | None:
-    """The names that an export statement exports; None for other statements."""
-    return frozenset(tree[1:]) if isinstance(tree, tuple) and tree[:1] == ("export",) else None
+    """The names that a statement exports or makes public; None for other statements."""
+    return frozenset(tree[1:]) if isinstance(tree, tuple) and tree[:1] in (("export",), ("public",)) else None
 
 
 def _calls_mutating(tree: Tree) -> bool:
@@ -423,7 +427,7 @@ def describe(tree: Tree) -> str:
         if tree[0] == "macrocall":
             return f"{name_of(tree[1])} {_first_name(tree[2:])}".rstrip()
         if names := exported(tree):
-            return f"export {', '.join(sorted(names))}"
+            return f"{tree[0]} {', '.join(sorted(names))}"
         if tree[0] == "module":
             return f"module {tree[2]}"
         kind = DEFINED_BY.get(str(tree[0]))

@@ -59,7 +59,9 @@ class PatchedBuilder(ImageBuilder):
         self.base = adopt(checkout, storage, progress)
 
     def _image_id(self, sources: Sources, engine: str) -> str:
-        return image_id(engine, self.base.id, sources.id)
+        """A chained image depends on its base and what is noted of it; a full one on the Julia only."""
+        ground = self.base.entry.manifest["files"]["base.so"]["sha256"] if engine == FULL else self.base.id
+        return image_id(engine, ground, sources.id)
 
     def _rehearse(self, sources: Sources, result: Result) -> None:
         with self._host() as host:

@@ -4,7 +4,8 @@
 # image.
 Base.Experimental.@compiler_options compile=min
 
-const var"<=", var"==", var"!", var"+" = Base.:<=, Base.:(==), Base.:!, Base.:+
+const var"<=", var"<", var"==", var"!", var"+", var"-", var"*", var":" =
+    Base.:<=, Base.:<, Base.:(==), Base.:!, Base.:+, Base.:-, Base.:*, Base.:(:)
 const var"===", isa, Any, Symbol, Int32 = Core.:(===), Core.isa, Core.Any, Core.Symbol, Core.Int32
 
 invalidated = ccall(:jl_debug_method_invalidation, Any, (Int32,), 1)
@@ -28,6 +29,43 @@ if !Base.isempty(moves)
             end
         end
     end
+end
+
+# So are the lines of their lowered code, which is what new native code has: packed, with each statement's line an edge
+# and a place in that (ircode.c).
+infos, done = Any[], Base.IdSet{Any}()
+if !Base.isempty(moves)
+    for method in Base.MethodList(Core.methodtable).ms
+        if Base.isdefined(method, :debuginfo)
+            Base.push!(infos, method.debuginfo)
+        end
+    end
+end
+while !Base.isempty(infos)
+    info = Base.pop!(infos)
+    Base.in(info, done) && continue
+    Base.push!(done, info)
+    Base.append!(infos, info.edges)
+    packed = info.codelocs
+    (Base.haskey(moves, info.def) && !Base.isempty(packed)) || continue
+    _, range, farthest = Base.reinterpret(Int32, Base.codeunits(packed)[1:12])
+    line_bytes = range < 255 ? 1 : range < 65535 ? 2 : 4
+    edge_bytes = farthest == 0 ? 0 : farthest < 255 ? 1 : farthest < 65535 ? 2 : 4
+    count = Base.div(Base.sizeof(packed) - 12 - line_bytes, line_bytes + 2 * edge_bytes)
+    lines = ccall(:jl_uncompress_codelocs, Any, (Any, Core.Int), packed, count)
+    first_line = ccall(:jl_uncompress1_codeloc, Core.NTuple{3,Int32}, (Any, Core.Int), packed, 0)[1]
+    Base.push!(lines, first_line)
+    for place in 1:3:Base.length(lines)
+        for step in moves[info.def]
+            if step[3] <= lines[place] <= step[4]
+                lines[place] = lines[place] + step[5]
+                break
+            end
+        end
+    end
+    first_line = Base.pop!(lines)
+    packed = ccall(:jl_compress_codelocs, Any, (Int32, Any, Core.Int), first_line, lines, count)
+    ccall(:jl_set_nth_field, Base.Cvoid, (Any, Base.Csize_t, Any), info, 3, packed)
 end
 
 # Docstrings are taken back and moved by their lines in the base image.

@@ -124,8 +124,15 @@ class Host:
         return list(self._start().ask(b"census %d %d\n" % (len(path), len(statements)), path, *encode(statements)))
 
     def trial(self, steps: Sequence[Step]) -> dict[str, Any]:
-        """What evaluating the steps does, found out in a process that is thrown away."""
-        return dict(self._trial(_defining(steps))[0])
+        """What evaluating the steps does, found out in a process that is thrown away.
+
+        Raises NeedsFullRebuild where only a Julia without the old definitions can evaluate them.
+        """
+        answer = dict(self._trial(_defining(steps))[0])
+        for error in answer["errors"]:
+            if "it is already declared" in error["message"]:  # exported where it was public, or the other way round
+                raise NeedsFullRebuild(error["message"].splitlines()[0])
+        return answer
 
     def _trial(self, steps: list[Step]) -> tuple[dict[str, Any], _Process]:
         """What evaluating the steps does, and the process that did it."""
@@ -186,7 +193,10 @@ class Host:
         return list(process.ask(b"results %d\n" % len(statements), *encode(statements))) if statements else []
 
     def users(self, module: str, name: str) -> dict[str, Any]:
-        """Raises NeedsFullRebuild: who uses a name is not followed."""
+        """Those of a macro are found by what they give. Raises NeedsFullRebuild for another name: who uses it is not
+        followed."""
+        if name.startswith("@"):
+            return {"modules": [], "methods": [], "objects": False}
         raise NeedsFullRebuild(f"{module}.{name} is bound to something else, and what uses it is not followed yet")
 
     def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:

@@ -6,10 +6,7 @@ from ...difference import FileDifference
 from ...errors import NeedsFullRebuild
 from ...includes import SourceFile
 from ...sources import ChangeSet
-from ...syntax import Statement, Tree, describe, only_defines_methods
-
-NEW = ("const", "struct", "abstract", "primitive", "macro", "export", "public", "global")
-"""Heads of statements that may be new, and may not be gone."""
+from ...syntax import Statement, describe, exported, only_defines, only_defines_methods
 
 
 def check(changes: ChangeSet, files: dict[str, SourceFile]) -> None:
@@ -25,19 +22,15 @@ def check(changes: ChangeSet, files: dict[str, SourceFile]) -> None:
 
 
 def check_difference(path: str, difference: FileDifference) -> None:
-    """Raises NeedsFullRebuild for a statement that is gone and did more than to define methods, or for a new one that
-    does more than to define."""
+    """Raises NeedsFullRebuild for a statement that is gone and did more than to define methods and to export names, or
+    for a new one that does more than to define."""
     for statement in difference.removed:
-        if not only_defines_methods(statement.tree):
+        if not (only_defines_methods(statement.tree) or exported(statement.tree) is not None):
             raise NeedsFullRebuild(f"{_place(path, statement)} changed, and is not followed on this Julia yet")
     for replacement in difference.evaluated:
         statement = replacement.statement
-        if not (replacement.only_documentation or only_defines_methods(statement.tree) or _may_be_new(statement.tree)):
+        if not (replacement.only_documentation or only_defines(statement.tree)):
             raise NeedsFullRebuild(f"{_place(path, statement)} is new, and is not followed on this Julia yet")
-
-
-def _may_be_new(tree: Tree) -> bool:
-    return isinstance(tree, tuple) and tree[0] in NEW
 
 
 def _place(path: str, statement: Statement) -> str:
