@@ -377,6 +377,19 @@ function exported(found, tree)
     return found
 end
 
+# Names that a statement imports one by one into a module that has its own: Julia only warns.
+function not_imported(found, m, tree)
+    if Meta.isexpr(tree, (:toplevel, :block))
+        foreach(part -> not_imported(found, m, part), tree.args)
+    elseif Meta.isexpr(tree, (:import, :using))
+        for part in tree.args, name in (Meta.isexpr(part, :(:)) ? part.args[2:end] : Any[])
+            partition = Base.lookup_binding_partition(Base.get_world_counter(), GlobalRef(m, name.args[end]))
+            Base.is_some_imported(Base.binding_kind(partition)) || push!(found, name.args[end])
+        end
+    end
+    return found
+end
+
 function trial(steps)
     log = ccall(:jl_debug_method_invalidation, Any, (Cint,), 1)
     start = Base.get_world_counter()
@@ -388,6 +401,9 @@ function trial(steps)
             for name in exported(Symbol[], tree)
                 kind = "exported"
                 push!(effects, Object(["step" => number - 1, "kind" => kind, "module" => words[1], "name" => name]))
+            end
+            for name in not_imported(Symbol[], find_module(words[1]), tree)
+                error("the import of $name into $(words[1]) conflicts with an existing name")
             end
         catch error
             push!(errors, Object(["step" => number - 1, "message" => sprint(showerror, error)]))

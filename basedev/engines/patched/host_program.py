@@ -21,6 +21,9 @@ from .census import DOCUMENTING, KeptCensus, what
 
 SCRIPT = Path(__file__).with_name("host.jl")
 
+IN_THE_WAY = ("it is already declared", "conflicts with an existing")
+"""What Julia says where a name is exported that was public, or imported where it was bound."""
+
 
 class _Process:
     """A Julia that runs `host.jl`."""
@@ -130,7 +133,7 @@ class Host:
         """
         answer = dict(self._trial(_defining(steps))[0])
         for error in answer["errors"]:
-            if "it is already declared" in error["message"]:  # exported where it was public, or the other way round
+            if any(words in error["message"] for words in IN_THE_WAY):
                 raise NeedsFullRebuild(error["message"].splitlines()[0])
         return answer
 
