@@ -285,23 +285,51 @@ function generate(method)
     end
 end
 
-# Calls at top level are not done again, so what they reach is what they may call.
+# Calls at top level are not done again, so what they reach is what they may call with arguments of these types.
 function may_call(m::Module, @nospecialize(tree), found = Any[])
     tree isa Expr || return found
     if tree.head === :call
-        called = try
-            Core.eval(m, tree.args[1])
-        catch
-        end
-        if called isa Union{Function,Type}
-            for method in methods(called)
-                push!(found, method)
-                append!(found, Base.specializations(method))
-            end
-        end
+        called = called_by(m, tree)
+        types = Any[Core.Typeof(called), types_of(m, tree.args[2:end])...]
+        called isa Union{Function,Type} && may_be(Tuple{types...}, found)
+        any(is_keyword, tree.args) && may_be(Tuple{typeof(Core.kwcall),NamedTuple,types...}, found)
     end
     foreach(part -> may_call(m, part, found), tree.args)
     return found
+end
+
+function may_be(@nospecialize(call), found)
+    for match in something(Base._methods_by_ftype(call, -1, Base.get_world_counter()), ())
+        push!(found, match.method)
+        append!(found, filter(one -> typeintersect(one.specTypes, call) !== Union{}, collect(Base.specializations(match.method))))
+    end
+end
+
+function called_by(m::Module, call::Expr)
+    try
+        Core.eval(m, call.args[1])
+    catch
+    end
+end
+
+is_keyword(@nospecialize(argument)) = Meta.isexpr(argument, (:parameters, :kw))
+
+# Of arguments, without evaluating calls: those of types give such objects.
+function types_of(m::Module, arguments)
+    types = Any[]
+    for one in arguments
+        is_keyword(one) && continue
+        Meta.isexpr(one, :...) && return push!(types, Vararg{Any})
+        push!(types, type_of(m, one))
+    end
+    return types
+end
+
+function type_of(m::Module, @nospecialize(argument))
+    argument isa Symbol && return isdefinedglobal(m, argument) ? Core.Typeof(getglobal(m, argument)) : Any
+    Meta.isexpr(argument, :call) || return argument isa Union{Expr,QuoteNode} ? Any : Core.Typeof(argument)
+    called = called_by(m, argument)
+    return called isa Type ? called : Any
 end
 
 # What a statement gives, as a digest, or Julia's message about an error; with what it calls.

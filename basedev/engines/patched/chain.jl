@@ -12,7 +12,7 @@ invalidated = ccall(:jl_debug_method_invalidation, Any, (Int32,), 1)
 log_level = Base.CoreLogging._min_enabled_level[]
 Base.disable_logging(Base.CoreLogging.Error)  # a replaced docstring is not worth a warning
 
-moves = Base.Dict{Symbol,Any}()
+moves, infos = Base.Dict{Symbol,Any}(), Any[]
 for step in STEPS
     if step[1] === :move
         Base.push!(Base.get!(moves, step[2], Any[]), step)
@@ -21,6 +21,9 @@ end
 if !Base.isempty(moves)
     for method in Base.MethodList(Core.methodtable).ms
         if Base.haskey(moves, method.file)
+            if Base.isdefined(method, :debuginfo)
+                Base.push!(infos, method.debuginfo)
+            end
             for step in moves[method.file]
                 if step[3] <= method.line <= step[4]
                     method.line = method.line + step[5]
@@ -31,24 +34,29 @@ if !Base.isempty(moves)
     end
 end
 
-# So are the lines of their lowered code, which is what new native code has: packed, with each statement's line an edge
+# So are the lines of their lowered code, which new native code gets. They are packed: with each statement's line, an edge
 # and a place in that (ircode.c).
-infos, done = Any[], Base.IdSet{Any}()
-if !Base.isempty(moves)
-    for method in Base.MethodList(Core.methodtable).ms
-        if Base.isdefined(method, :debuginfo)
-            Base.push!(infos, method.debuginfo)
-        end
-    end
-end
+done = Base.IdSet{Any}()
 while !Base.isempty(infos)
     info = Base.pop!(infos)
-    Base.in(info, done) && continue
-    Base.push!(done, info)
+    Base.in(info.codelocs, done) && continue
+    Base.push!(done, info.codelocs)
     Base.append!(infos, info.edges)
     packed = info.codelocs
     (Base.haskey(moves, info.def) && !Base.isempty(packed)) || continue
-    _, range, farthest = Base.reinterpret(Int32, Base.codeunits(packed)[1:12])
+    header = Base.convert(Base.Ptr{Int32}, Base.pointer(packed))
+    low, range, farthest = Base.unsafe_load(header, 1), Base.unsafe_load(header, 2), Base.unsafe_load(header, 3)
+    steps = Any[]
+    for step in moves[info.def]
+        if step[3] <= low + range && low <= step[4]
+            Base.push!(steps, step)
+        end
+    end
+    Base.isempty(steps) && continue
+    if Base.length(steps) == 1 && steps[1][3] <= low && low + range <= steps[1][4]
+        Base.unsafe_store!(header, low + steps[1][5], 1)  # all other numbers are told from this one
+        continue
+    end
     line_bytes = range < 255 ? 1 : range < 65535 ? 2 : 4
     edge_bytes = farthest == 0 ? 0 : farthest < 255 ? 1 : farthest < 65535 ? 2 : 4
     count = Base.div(Base.sizeof(packed) - 12 - line_bytes, line_bytes + 2 * edge_bytes)
@@ -56,7 +64,7 @@ while !Base.isempty(infos)
     first_line = ccall(:jl_uncompress1_codeloc, Core.NTuple{3,Int32}, (Any, Core.Int), packed, 0)[1]
     Base.push!(lines, first_line)
     for place in 1:3:Base.length(lines)
-        for step in moves[info.def]
+        for step in steps
             if step[3] <= lines[place] <= step[4]
                 lines[place] = lines[place] + step[5]
                 break
@@ -64,8 +72,10 @@ while !Base.isempty(infos)
         end
     end
     first_line = Base.pop!(lines)
-    packed = ccall(:jl_compress_codelocs, Any, (Int32, Any, Core.Int), first_line, lines, count)
-    ccall(:jl_set_nth_field, Base.Cvoid, (Any, Base.Csize_t, Any), info, 3, packed)
+    moved = ccall(:jl_compress_codelocs, Any, (Int32, Any, Core.Int), first_line, lines, count)
+    if Base.sizeof(moved) == Base.sizeof(packed)  # nearly always; in place, for nothing is to refer to what is new here
+        Base.unsafe_copyto!(Base.pointer(packed), Base.pointer(moved), Base.sizeof(moved))
+    end
 end
 
 # Docstrings are taken back and moved by their lines in the base image.
