@@ -156,7 +156,7 @@ function type(io::IO, @nospecialize(t))
         write(io, spelled(t))
     elseif t === Union{}
         write(io, "Union{}")
-    else
+    elseif !vararg(io, t)
         value(io, t)
     end
     nothing

@@ -46,6 +46,18 @@ kind(io::IO, t::DataType) = write(io, isabstracttype(t) ? "abstract " : Base.ism
 has_fields(t::DataType) = !isabstracttype(t) && t.name !== Tuple.name && t.name !== Core.NamedTuple.body.body.name
 types_of_fields(t::DataType) = Base.datatype_fieldtypes(t)
 
+function vararg(io::IO, @nospecialize(t))
+    t isa Core.TypeofVararg || return false
+    write(io, "Vararg")
+    if isdefined(t, :T)
+        write(io, '{')
+        type(io, t.T)
+        isdefined(t, :N) && (write(io, ", "); type(io, t.N))
+        write(io, '}')
+    end
+    return true
+end
+
 # ---- names
 
 is_public(m::Module, name::Symbol) = Base.ispublic(m, name)
@@ -78,6 +90,7 @@ function lines_of(info::Core.DebugInfo, statement::Int, file::String)
     while true
         file = file_of(info.def, file)
         line, inlined, within = ccall(:jl_uncompress1_codeloc, NTuple{3,Int32}, (Any, Int), info.codelocs, statement)
+        line == 0 && inlined == 0 && return  # as the one before
         if info.linetable === nothing || statement <= 0 || line < 0
             told = (place(file), Int(max(line, 0)))
             isempty(LINES) || LINES[end] != told ? push!(LINES, told) : nothing

@@ -38,6 +38,8 @@ has_fields(t::DataType) =
     isdefined(t, :types) && !t.abstract && t.name !== Tuple.name && t.name !== NamedTuple.body.body.name
 types_of_fields(t::DataType) = t.types
 
+vararg(io::IO, @nospecialize(t)) = false # a type as others are
+
 # ---- names
 
 is_public(m::Module, name::Symbol) = false
