@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from conftest import Bench, put_in_place
 
 from basedev.census import CensusEntry
 from basedev.choice import FULL, image_id
+from basedev.difference import FileDifference, Replacement
 from basedev.engines.patched.census import KeptCensus, runs
+from basedev.engines.patched.limits import check_difference
 from basedev.errors import NeedsFullRebuild
 from basedev.storage import Storage, file_digest
 from basedev.syntax import Literal, Statement, Tree
@@ -158,6 +161,37 @@ def test_a_full_rebuild_that_differs_is_told(modern: Modern) -> None:
     assert doc.startswith("docstring Base.shout in Base Tuple{Any}: missing in the full rebuild")
 
 
+IRRATIONAL = "        const $esym = Irrational{$qsym}()\n"
+"""A line of what `@irrational` makes of each of its uses."""
+
+
+def test_lines_of_what_an_edited_function_made(modern: Modern) -> None:
+    modern.edit("base/irrationals.jl", "    esym = esc(sym)\n", "    # the name\n    esym = esc(sym)\n")
+    modern.edit("base/irrationals.jl", IRRATIONAL, IRRATIONAL + "\n")
+    made = ["Base.Float64(::Irrational{$qsym}) = v64", "Base.Float32(::Irrational{$qsym}) = v32"]
+    lines = [line.strip() for line in (modern.root / "base/irrationals.jl").read_text().splitlines()]
+    code = "ccall(:jl_uncompress1_codeloc, NTuple{3,Int32}, (Any, Int), m.debuginfo.codelocs, 0)[1]"
+    program = f"for T in (Float64, Float32); m = which(T, (typeof(pi),)); print(m.line, ' ', {code}, ' '); end"
+    expected = [number for line in made for number in [lines.index(line) + 1] * 2]
+    assert modern.julia(modern.chain()["image"], program).split() == list(map(str, expected))
+
+
+def test_macros_imports_and_exports(modern: Modern) -> None:
+    buffer = "        stat_buf = fill!(Memory{UInt8}(undef, Int(ccall(:jl_sizeof_stat, Int32, ()))), 0x00)\n"
+    modern.edit("base/stat.jl", buffer, buffer + "        $(esc(arg)) == LOUD && return nothing\n")
+    modern.edit("base/stat.jl", "macro stat_call(", 'const LOUD = "no such file"\nmacro stat_call(')
+    modern.edit("base/gmp.jl", "binomial, cmp,", "binomial, bitrotate, cmp,")
+    modern.edit("base/gmp.jl", "end # MPQ module\n", "end # MPQ module\n\nbitrotate(x::BigInt, k::Integer) = x << k\n")
+    modern.edit("base/exports.jl", "    chomp,\n", "    chomp,\n    shouted,\n")
+    modern.edit("base/public.jl", "    isexported,\n", "    isexported,\n    whispered,\n")
+    modern.append(UTIL, "\nshouted(s) = uppercase(s)\nwhispered(s) = lowercase(s)\n")
+    built = modern.chain()
+    told = {(one["what"], one["change"]) for one in built["definitions"]["evaluated"]}
+    assert ("Base.Filesystem.lstat(::AbstractString)", "modified") in told
+    program = 'print(lstat("no such file"), shouted("a"), Base.ispublic(Base, :whispered), bitrotate(big(3), 1))'
+    assert modern.julia(built["image"], program) == "nothingAtrue6"
+
+
 def test_error_of_syntax(modern: Modern) -> None:
     modern.append(UTIL, "function broken(\n")
     done = modern.basedev("build")
@@ -236,6 +270,37 @@ def test_which_statements_run_something(tree: Tree, does: bool) -> None:
     assert runs(statement(tree)) is does
     if tree[0] == "call":
         assert not runs(statement(tree, Literal("s", "documents a call")))
+
+
+TAKE = ("using", (":", (".", ".", "Base"), (".", "a")))
+TAKE_BOTH = (*TAKE[:1], (*TAKE[1], (".", "b")))
+METHOD = ("=", ("call", "f", "x"), "x")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "chained"),
+    [
+        (None, METHOD, True),
+        (("export", "a", "b"), ("export", "b"), True),
+        (TAKE, TAKE_BOTH, True),
+        (TAKE_BOTH, TAKE, False),
+        (None, ("import", (".", "Base", "a")), False),
+        (("const", ("=", "a", "1")), ("const", ("=", "a", "2")), False),
+        (None, ("const", ("=", "a", "2")), True),
+        (("macro", ("call", "m"), "x"), None, True),
+        (("if", ("call", "==", "a", "b"), ("block", METHOD), ("block",)), None, True),
+        (("if", ("call", "==", "a", "b"), ("block", TAKE)), None, False),
+        (("if", ("call", "isdefined", "Main", "a"), ("block", METHOD)), None, False),
+        (None, ("macrocall", "@deprecate", ("call", "f", "x"), ("call", "g", "x")), True),
+        (None, ("call", "register", "handler"), False),
+    ],
+)
+def test_differences_that_are_chained(old: Tree, new: Tree, chained: bool) -> None:
+    difference = FileDifference(
+        removed=[statement(old)] if old else [], evaluated=[Replacement("x.jl", statement(new))] if new else []
+    )
+    with nullcontext() if chained else pytest.raises(NeedsFullRebuild, match=r"in x\.jl:1"):
+        check_difference("x.jl", difference)
 
 
 def test_statements_that_cannot_be_evaluated_again(tmp_path: Path) -> None:
