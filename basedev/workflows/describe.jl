@@ -8,7 +8,7 @@
 # Of values, what is told follows from their types. What lives in one process only (pointers, tasks, locks, streams and
 # their handles, weak references), what is there to be changed (variables, `Ref`s) and what the runtime keeps for itself
 # (method tables, compiled code) is named by its type only. Memory that was never written holds anything: bits of fields
-# that constructors may leave out, limbs of infinite BigFloats, and the buffers in UNWRITTEN, which nothing tells from
+# that constructors may leave out, limbs of infinite BigFloats, and the buffers in UNTOLD, which nothing tells from
 # tables. Dictionaries are told in the order of their entries' descriptions, for that of their slots follows addresses.
 #
 # The program defines no types and few methods, calls builtins where a generic function would be compiled anew for each
@@ -430,7 +430,7 @@ function describe_binding(m::Module, name::Symbol)
     x = getfield(m, name)
     constant ? type(io, typeof(x)) : declared(io, m, name)
     fact("name", what, take!(io))
-    if constant && name !== Base.Docs.META && !(what in UNWRITTEN)
+    if constant && name !== Base.Docs.META && !(what in UNTOLD)
         value(io, x)
         empty!(LINES)
         fact("value", what, take!(io))
@@ -473,7 +473,7 @@ function describe_method(m::Method)
     if isdefined(m, :generator)
         value(CODE, m.generator)
     end
-    if isdefined(m, :source) && m.source !== nothing
+    if is_told(m) && isdefined(m, :source) && m.source !== nothing
         value(CODE, Base.uncompressed_ir(m))
     end
     fact("code", what, take!(CODE))

@@ -1,7 +1,7 @@
 # What `describe.jl` asks of Julia 1.5: how it keeps types, arrays, code and methods.
 
 # Work space that is allocated when its module is loaded, and written when it is used.
-const UNWRITTEN = ("Base.Grisu.DIGITS", "Base.Grisu.DIGITSs", "LinearAlgebra.Abuf", "LinearAlgebra.Bbuf",
+const UNTOLD = ("Base.Grisu.DIGITS", "Base.Grisu.DIGITSs", "LinearAlgebra.Abuf", "LinearAlgebra.Bbuf",
     "LinearAlgebra.Cbuf", "SuiteSparse.UMFPACK.umf_info")
 
 # Left by the script with which distributions find out what to compile; no source file of the image has it.
@@ -50,6 +50,7 @@ documentation(m::Module) = Base.Docs.meta(m)::IdDict
 
 flags(io::IO, c::Core.CodeInfo) = write(io, c.inlineable ? "inline " : "", c.pure ? "pure " : "")
 flags(m::Method) = m.pure ? "pure " : ""
+is_told(::Method) = true
 
 place_of_generator(x::Core.GeneratedFunctionStub) = push!(LINES, (place(string(x.file)), x.line))
 

@@ -519,7 +519,9 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
         add_name(digest, String(nameof(value)))
     elseif value isa String
         add_text(digest, value)
-    elseif value isa Union{Method,Core.MethodInstance,Core.CodeInstance,Core.Binding,Task,Ptr,WeakRef}
+    elseif value isa Union{Method,Core.MethodInstance,Core.CodeInstance,Core.Binding,Task,Ptr,WeakRef,Base.AbstractLock,IOStream,
+                           Base.LibuvStream}
+        # what is of one process, or of this moment
     elseif value isa Core.CodeInfo
         for field in (:code, :slotnames, :inlining, :propagate_inbounds, :purity, :constprop, :nospecializeinfer)
             add_value(digest, getfield(value, field), depth + 1)

@@ -119,13 +119,22 @@ for step in STEPS
     end
 end
 
-# Docstrings of one name stand in the order in which they were there, new ones behind them. (Not in that of their lines:
-# while Julia is built, the first ones are kept in a list from the last to the first.)
+# Docstrings of one name stand in the order in which they were there, new ones where Julia's build puts them: before it
+# can document, it keeps them in a list from the last to the first.
+places, root = Base.Dict{Base.String,Any}(), ""
+for (_, file) in Base._included_files
+    if Base.endswith(file, "/base/Base.jl")
+        root = Base.chopsuffix(file, "Base.jl")
+    end
+end
+for (_, file) in Base._included_files
+    Base.get!(places, Base.String(Base.chopprefix(file, root)), Base.length(places))
+end
 for m in Base.Docs.modules
     for (binding, all) in Base.Docs.meta(m)
-        (all isa Base.Docs.MultiDoc && Base.haskey(orders, all)) || continue
+        all isa Base.Docs.MultiDoc || continue
         placed, left = Any[], Base.copy(all.order)
-        for known in orders[all]
+        for known in Base.get(orders, all, Any[])
             for i in Base.eachindex(left)
                 if left[i] == known
                     Base.push!(placed, left[i])
@@ -134,7 +143,24 @@ for m in Base.Docs.modules
                 end
             end
         end
-        Base.append!(placed, left)
+        ranks = Base.IdDict{Any,Any}()
+        if !Base.isempty(left)
+            for signature in all.order
+                data = all.docs[signature].data
+                file = Base.get(places, Base.get(data, :path, ""), Base.length(places))
+                rank = 1000000 * file + Base.get(data, :linenumber, 0)
+                ranks[signature] = file < places["docs/Docs.jl"] ? -rank : rank
+            end
+        end
+        for signature in left
+            behind = 1
+            for i in Base.eachindex(placed)
+                if ranks[placed[i]] <= ranks[signature]
+                    behind = i + 1
+                end
+            end
+            Base.insert!(placed, behind, signature)
+        end
         for i in Base.eachindex(placed)
             all.order[i] = placed[i]
         end
