@@ -33,15 +33,6 @@ class Modern(Bench):
 
     before: dict[Path, tuple[bytes, int]] = field(default_factory=dict)
 
-    def command(self, *words: str) -> list[str]:
-        """The command line, with the engine that is used only where it was asked for."""
-        verb = next((number for number, word in enumerate(words) if word in ("build", "test")), None)
-        return (
-            super().command(*words)
-            if verb is None
-            else super().command(*words[: verb + 1], "--engine", "patched", *words[verb + 1 :])
-        )
-
     def edit(self, path: str, old: str, new: str) -> None:
         """Replaces a text that stands exactly once in a source file."""
         self._keep(path)
@@ -86,8 +77,7 @@ def test_changed_method_its_callers_and_what_is_new(modern: Modern) -> None:
     modern.edit(UTIL, CHOMP, '"""\n    shout(s)\n"""\nshout(s) = string(s, LOUD)\nconst LOUD = "!"\n\n' + CHOMP)
     modern.edit(UTIL, CHOMP, CHOMP + '    s == "hello\\n" && return SubString("world")\n')
     plan = modern.json("status")
-    assert (plan["status"], plan["engine"]) == ("rebuild", "full")
-    assert "--engine patched" in plan["full_rebuild_reason"]
+    assert (plan["status"], plan["engine"]) == ("chain", "patched")
     built = modern.chain()
     assert (built["status"], built["engine"], built["changed_files"]) == ("built", "patched", [UTIL])
     told = {(one["what"], one["change"]) for one in built["definitions"]["evaluated"]}

@@ -167,8 +167,6 @@ class ImageBuilder(ABC):
     """The engine's name."""
     engines: tuple[str, ...]
     """The names of engines that the checkout's images can be made with."""
-    why_only_asked: str | None = None
-    """Why the engine is used only where it was asked for by its name, if so."""
 
     def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:
         self.checkout = checkout
@@ -207,7 +205,6 @@ class ImageBuilder(ABC):
             return result
         try:
             self._rehearse(sources, result)
-            result.full_rebuild_reason = self.why_only_asked
         except NeedsFullRebuild as reason:
             result.full_rebuild_reason = str(reason)
         if not found:
@@ -238,8 +235,6 @@ class ImageBuilder(ABC):
                 self._rebuild(sources, result)
             else:
                 try:
-                    if engine is None and self.why_only_asked:
-                        raise NeedsFullRebuild(self.why_only_asked)
                     self._chain(sources, result, engine or self.chained)
                 except (NeedsFullRebuild, InternalError) as reason:
                     if engine or not may_rebuild:
@@ -275,7 +270,7 @@ class ImageBuilder(ABC):
         if not changes.paths and engine is None:
             self._describe_base(result)
             return result, True
-        for candidate in (engine,) if engine else (FULL,) if self.why_only_asked else (self.chained, FULL):
+        for candidate in (engine,) if engine else (self.chained, FULL):
             entry = self.store.find("images", self._image_id(sources, candidate))
             if entry:
                 self._describe(result, entry)

@@ -47,10 +47,6 @@ class PatchedBuilder(ImageBuilder):
 
     base: BaseImage
     chained = PATCHED
-    why_only_asked = (
-        "chained images of this Julia are not compared with full rebuilds by a command yet;"
-        ' --engine patched, or engine = "patched" in the settings, chains'
-    )
     engines = (PATCHED, FULL)
 
     def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:

@@ -28,6 +28,8 @@ const LONGEST = 1 << 19 # bytes of a value's description that are told
 # What depends on how this Julia keeps what is told.
 include(VERSION < v"1.6" ? "describe_stock15.jl" : "describe_patched.jl")
 
+stray(@nospecialize(x)) = x isa Module && nameof(x) === STRAY
+
 # ---- names
 
 function path(m::Module)
@@ -401,7 +403,7 @@ function describe_module(m::Module)
     used = sort!(map(path, ccall(:jl_module_usings, Any, (Any,), m)::Vector{Any}))
     fact("module", path(m), string("parent ", path(parentmodule(m)), ", using ", join(used, ' ')))
     for name in names(m, all = true, imported = true)
-        m === Main && name === :Describe && continue
+        (name === STRAY || m === Main && name === :Describe) && continue
         describe_binding(m, name)
     end
 end

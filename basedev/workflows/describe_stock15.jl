@@ -6,7 +6,6 @@ const UNTOLD = ("Base.Grisu.DIGITS", "Base.Grisu.DIGITSs", "LinearAlgebra.Abuf",
 
 # Left by the script with which distributions find out what to compile; no source file of the image has it.
 const STRAY = :__PackagePrecompilationStatementModule
-stray(@nospecialize(x)) = x isa Module && nameof(x) === STRAY
 
 const STDLIB = "/stdlib/v1.5/"
 

@@ -124,7 +124,7 @@ end
 places, root = Base.Dict{Base.String,Any}(), ""
 for (_, file) in Base._included_files
     if Base.endswith(file, "/base/Base.jl")
-        root = Base.chopsuffix(file, "Base.jl")
+        global root = Base.chopsuffix(file, "Base.jl")
     end
 end
 for (_, file) in Base._included_files
