@@ -167,9 +167,7 @@ def test_lines_of_what_an_edited_function_made(modern: Modern) -> None:
 
 
 def test_macros_imports_and_exports(modern: Modern) -> None:
-    buffer = "        stat_buf = fill!(Memory{UInt8}(undef, Int(ccall(:jl_sizeof_stat, Int32, ()))), 0x00)\n"
-    modern.edit("base/stat.jl", buffer, buffer + "        $(esc(arg)) == LOUD && return nothing\n")
-    modern.edit("base/stat.jl", "macro stat_call(", 'const LOUD = "no such file"\nmacro stat_call(')
+    modern.edit("base/irrationals.jl", "    irrational(sym, val, def)\nend", "    Base.irrational(sym, val, def)\nend")
     modern.edit("base/gmp.jl", "binomial, cmp,", "binomial, bitrotate, cmp,")
     modern.edit("base/gmp.jl", "end # MPQ module\n", "end # MPQ module\n\nbitrotate(x::BigInt, k::Integer) = x << k\n")
     modern.edit("base/exports.jl", "    chomp,\n", "    chomp,\n    shouted,\n")
@@ -177,9 +175,9 @@ def test_macros_imports_and_exports(modern: Modern) -> None:
     modern.append(UTIL, "\nshouted(s) = uppercase(s)\nwhispered(s) = lowercase(s)\n")
     built = modern.chain()
     told = {(one["what"], one["change"]) for one in built["definitions"]["evaluated"]}
-    assert ("Base.Filesystem.lstat(::AbstractString)", "modified") in told
-    program = 'print(lstat("no such file"), shouted("a"), Base.ispublic(Base, :whispered), bitrotate(big(3), 1))'
-    assert modern.julia(built["image"], program) == "nothingAtrue6"
+    assert ("macro irrational of Base", "modified") in told
+    program = 'print(shouted("a"), Base.ispublic(Base, :whispered), bitrotate(big(3), 1))'
+    assert modern.julia(built["image"], program) == "Atrue6"
 
 
 def test_error_of_syntax(modern: Modern) -> None:

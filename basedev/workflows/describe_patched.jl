@@ -42,7 +42,8 @@ end
 # ---- types
 
 name_of_function(name::Core.TypeName) = name.module, name.singletonname
-initialized(t::DataType) = length(t.name.names) - t.name.n_uninitialized
+initialized(t::DataType) = # of a tuple, all, and its type's name has no names of fields
+    has_fields(t) ? length(t.name.names) - t.name.n_uninitialized : typemax(Int)
 kind(io::IO, t::DataType) = write(io, isabstracttype(t) ? "abstract " : Base.ismutabletype(t) ? "mutable " : "")
 has_fields(t::DataType) = !isabstracttype(t) && t.name !== Tuple.name && t.name !== Core.NamedTuple.body.body.name
 types_of_fields(t::DataType) = Base.datatype_fieldtypes(t)
