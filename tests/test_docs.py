@@ -34,8 +34,6 @@ ONLY_READ = {
     "basedev bisect": SEARCH,
     "basedev -C ~/julia patch": OTHER_TREE,
     "basedev patch": OTHER_TREE,
-    "basedev build --engine patched": OTHER_TREE,
-    "basedev run --engine patched": OTHER_TREE,
     "basedev revision apply other.jl": "needs a revision of another base image: tests/test_revision_file.py",
     "basedev images verify": "reads all base images of this user's cache: tests/test_images.py",
     "basedev images show b949": "names an image of another machine: tests/test_images.py",
