@@ -115,7 +115,7 @@ def result(results: Results) -> str:
             f"{len(results.switch['run'])}).",
             "",
             "The speed of code, of functions that kept theirs and of two that were compiled anew from an edited source "
-            "that means the same:",
+            "that means the same (the best of 16 processes on each):",
             "",
             table(["function", "base image, ns", "chained image, ns", "ratio"], rows),
         ]
