@@ -136,11 +136,17 @@ def start_module(name: str, *words: str | Path) -> None:
 class Background:
     """A program that runs while basedev does something else; it never outlives basedev.
 
-    Use it in a `with` statement, or call `end`. Its two streams are kept. Raises OSError when it can't be started.
+    Use it in a `with` statement, or call `end`. Its two streams are kept. One that is `held` waits for a line on its
+    standard input, which `let_go` writes. Raises OSError when it can't be started.
     """
 
     def __init__(
-        self, command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str | Path],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        held: bool = False,
     ) -> None:
         self.began = time.monotonic()
         with ExitStack() as resources:
@@ -155,12 +161,20 @@ class Background:
                 [os.fspath(word) for word in command],
                 cwd=cwd,
                 env={**os.environ, **env} if env else None,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if held else subprocess.DEVNULL,
                 stdout=self._streams[0],
                 stderr=self._streams[1],
                 preexec_fn=prepare,
             )
             self._resources = resources.pop_all()
+
+    def let_go(self) -> None:
+        """Lets it begin if it was held."""
+        self.began = time.monotonic()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended: its status tells
+            self._process.stdin.write(b"\n")
+            self._process.stdin.close()
 
     @property
     def status(self) -> int | None:
@@ -194,6 +208,9 @@ class Background:
             for pid in family:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
         self._resources.close()
 
     def __enter__(self) -> Background:

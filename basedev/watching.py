@@ -186,6 +186,11 @@ class Watcher:
         except _Limit as limit:
             self._events = self._without_inotify(limit)
 
+    @property
+    def begun(self) -> bool:
+        """Whether something has changed, and is not known to be complete yet."""
+        return self._begin is not None
+
     def settled(self, patience: float) -> bool:
         """Waits at most `patience` seconds for a batch of changes to be complete; whether one is.
 

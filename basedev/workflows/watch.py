@@ -1,7 +1,8 @@
 """`basedev watch`: an image, and the outcome of the tests, for each state of the sources that is saved.
 
 Nothing is built in this process. Each build is a `basedev build` of its own, which a newer save ends; so a watcher
-that runs for days neither grows nor keeps what a failed build left in memory.
+that runs for days neither grows nor keeps what a failed build left in memory. The next one is loaded before it is
+needed, and begins with the first sign of a save: mostly that was all, and while that is waited for it gets on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -28,10 +30,10 @@ from .build import NOTHING_KNOWN
 from .run import julia_command
 from .testing import tests_for
 
-OWN_COMMAND = (sys.executable, "-c", LAUNCH.format("__main__"), str(PLACE))
+HELD_COMMAND = (sys.executable, "-c", LAUNCH.format("held"), str(PLACE))
 """What starts basedev again, installed or not, and with nothing of the directory in which it is started."""
 
-TICK = 0.05
+TICK = 0.02
 """Seconds between two looks at programs that run."""
 
 IDLE = 5.0
@@ -149,6 +151,10 @@ class Watch:
     _id: str | None = None
     """Of the sources that are being built, or were last."""
     _image: str = ""
+    _held: Background | None = None
+    """A build that is loaded, and has not begun."""
+    _ahead: tuple[str, Background] | None = None
+    """A build that began with the first sign of a save, and the id of the sources at that time."""
     _build: Background | None = None
     _testing: Background | None = None
     _queue: list[tuple[str, ...]] = field(default_factory=list)
@@ -176,14 +182,20 @@ class Watch:
                 self.display.watching(self.checkout.root)
                 self._start_build(())
                 while not (self.once and self._code is not None and not self._busy):
+                    begun = watcher.begun
                     if watcher.settled(TICK if self._busy else IDLE):
                         self._look()
+                    elif watcher.begun and not begun:
+                        self._begin_ahead()
                     self._collect()
             return self._code or 0
         finally:
             for name in before:
                 signal.signal(name, signal.SIG_IGN)  # it ends now, and once
             self._cancel()
+            self._end_ahead()
+            if self._held:
+                self._held.end()
             if self._hook:
                 self._hook.end(grace=0.2)
             for name, handler in before.items():
@@ -191,7 +203,7 @@ class Watch:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._build or self._testing or self._hook)
+        return bool(self._ahead or self._build or self._testing or self._hook)
 
     def _read(self) -> Sources | None:
         try:
@@ -206,6 +218,7 @@ class Watch:
         """Builds what was saved, if it is something new."""
         sources = self._read()
         if sources is None or sources.id == self._id:
+            self._end_ahead()
             return
         changed = ChangeSet.between(self._sources, sources).paths if self._sources else ()
         self._sources, self._id = sources, sources.id
@@ -214,9 +227,35 @@ class Watch:
     def _start_build(self, changed: Sequence[str]) -> None:
         instead = self._cancel()
         self.display.building(changed, instead=instead)
+        if self._ahead and self._ahead[0] == self._id:
+            self._build, self._ahead = self._ahead[1], None
+        else:
+            self._end_ahead()
+            self._build = self._begin()
+
+    def _begin(self) -> Background:
+        build, self._held = self._held or self._hold(), None
+        build.let_go()
+        return build
+
+    def _hold(self) -> Background:
         root = self.checkout.root
-        command = [*OWN_COMMAND, "-C", str(root), "--json", "build", *self.options]
-        self._build = Background(command, cwd=root)
+        command = [*HELD_COMMAND, "-C", str(root), "--json", "build", *self.options]
+        return Background(command, cwd=root, held=True)
+
+    def _begin_ahead(self) -> None:
+        """Builds what is there after the first sign of a save, unless something is under way still."""
+        if self._busy:
+            return
+        with suppress(SetupError):  # in the middle of something
+            sources = self.checkout.sources()
+            if sources.id != self._id:
+                self._ahead = sources.id, self._begin()
+
+    def _end_ahead(self) -> None:
+        if self._ahead:
+            self._ahead[1].end()
+        self._ahead = None
 
     def _cancel(self) -> bool:
         """Ends the build or the tests under way; whether there were any."""
@@ -249,13 +288,17 @@ class Watch:
             status = status or 4
         build.end()
         self._build = None
+        if not self.once:
+            self._held = self._held or self._hold()
         built = Built(told, status, seconds)
-        self._id = told["sources_id"] or self._id  # it may have read what was saved just after it was started
+        saved, self._id = self._id, told["sources_id"] or self._id
         self._image = told["image"] or ""
         self._code = status
         self.display.built(built)
         self._start_hook(built.status, built.summary, seconds)
-        if self.tests is not None and not status:
+        if self._id != saved:  # it read what was saved just after it had begun, or was there only in between
+            self._look()
+        if self.tests is not None and not status and not self._build:
             self._start_tests(told["changed_files"])
 
     def _start_tests(self, changed_files: Sequence[str]) -> None:
