@@ -139,7 +139,9 @@ def test_200_saves_in_20_seconds(bench: Bench, tmp_path: Path) -> None:
         assert len(told) < 20
         assert {built["status"] for built in told} == {"built"}
         assert bench.julia(told[-1]["image"], "print(Base.last_word())") == "199"
-        assert set(images(bench)) == {built["image_id"] for built in told}
+        known = {built["image_id"] for built in told}
+        assert known <= set(images(bench))
+        assert len(images(bench)) <= 2 * len(told)  # each batch may begin with a build that comes to its end too early
 
 
 def test_git_checkout_of_500_files(bench: Bench, tmp_path: Path) -> None:
