@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from .adopted import is_adopted
@@ -81,25 +82,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(error.exit_code, words)
 
 
-def _run(options: argparse.Namespace, terminal: Terminal) -> int:
-    if options.command == "images":
-        return _images(options, terminal)
-    if options.command == "patch":
-        return _patch(options, terminal)
-    if options.command == "completion":
-        from . import completion, usage
+@dataclass
+class _Call:
+    """A command that works on a checkout, and what it is given."""
 
-        terminal.code(completion.code(options.shell, usage.read(parser_of_arguments())))
-        return 0
-    if options.command == "doctor":
-        return _doctor(options, terminal)
-    storage = Storage()
-    if options.command == "shell-init":
-        terminal.code(shell_code(options.shell, storage))
-        return 0
-    if options.command == "serve":
-        return _serve(storage, options, terminal)
-    checkout = Checkout.find(options.directory)
+    options: argparse.Namespace
+    terminal: Terminal
+    storage: Storage
+    checkout: Checkout
+    background: Background
+    config: Config
+
+
+def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    if anywhere := ANYWHERE.get(options.command):
+        return anywhere(options, terminal)
+    storage, checkout = Storage(), Checkout.find(options.directory)
     background = Background(checkout.root, storage)
     if options.command == "build" and options.background:
         if not is_adopted(storage, checkout.root):  # hooks and the julia in front ask for this
@@ -110,67 +108,24 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         terminal = Terminal(as_json=False)
     config = load_config(checkout.root)
     storage.sweep()
-    if options.command == "hook":
-        return _hook(checkout, background, options, terminal)
-    if options.command == "init":
-        with terminal.steps() as steps:
-            base = initialise(checkout, storage, steps, terminal.message, trust=options.trust)
-        if terminal.as_json:
-            terminal.json({"status": "ready", "base_id": base.id, "image": str(base.sysimage), "errors": []})
-        else:
-            terminal.message(f"{checkout.root} is ready: base image {base.id}")
-        return 0
-    if options.command == "status":
-        with terminal.steps() as steps:
-            plan = builder_for(checkout, storage, steps).plan()
-        terminal.status(plan, background.report())
-        return 0
-    if options.command == "bisect":
-        return _bisect(checkout, storage, config, options, terminal)
-    if options.command == "revision":
-        return _revision(checkout, storage, options, terminal)
-    if options.command == "impact":
-        return _impact(checkout, storage, options, terminal)
-    if options.command == "watch":
-        return _watch(checkout, options, terminal)
-    if options.command == "run" and options.replay:
-        return _replay(checkout, storage, options, terminal)
-    if options.command == "test":
-        check_names(options.names, checkout.root)
-    if options.command == "verify":
-        from .workflows.verify import verify
+    return ON_CHECKOUT[options.command](_Call(options, terminal, storage, checkout, background, config))
 
-        check_names(options.tests, checkout.root)
-        with terminal.steps() as steps:
-            found = verify(builder_for(checkout, storage, steps), options.tests)
-        terminal.verified(found, options.max)
-        return InternalError.exit_code if found.differences else 0
-    if options.command == "build" and options.background:
-        done = background.run(
-            lambda: checkout.sources().id, lambda: _build(checkout, storage, config, options, terminal)
-        )
-        if done:
-            terminal.built(done)
-        return 0
-    result = _build(checkout, storage, config, options, terminal)
-    if options.command == "build":
-        terminal.built(result)
-        return 0
-    assert result.image is not None
-    if options.command == "run":
-        arguments, cwd = options.arguments, None
-    else:
-        names = options.names or tests_for(result.changed_files, checkout.root / "test")
-        if not names:
-            raise UsageError("no source file differs from the base image: name the tests to run")
-        if not options.names:
-            terminal.message(f"tests of the changed files: {' '.join(names)}")
-        arguments, cwd = ["runtests.jl", *names], checkout.root / "test"
-    if terminal.as_json:
-        code = run_julia(checkout, result.image, arguments, cwd)
-        terminal.json({**result.to_json(), "exit_code": code})
-        return code
-    return become_julia(checkout, result.image, arguments, cwd)
+
+# ---- commands that need no checkout ----
+
+
+def _completion(options: argparse.Namespace, terminal: Terminal) -> int:
+    from . import completion, usage
+
+    terminal.code(completion.code(options.shell, usage.read(parser_of_arguments())))
+    return 0
+
+
+def _doctor(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .workflows.doctor import PROBLEM, Doctor
+
+    states = terminal.findings(Doctor(options.directory, checksums=options.checksums).findings())
+    return UserCodeError.exit_code if PROBLEM in states else 0
 
 
 def _images(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -187,21 +142,6 @@ def _images(options: argparse.Namespace, terminal: Terminal) -> int:
     leftovers = storage.sweep()
     budget = parse_size(load_config(checkout.root if checkout else None).budget)
     return command_images.run(Images(checkout, storage, budget), options, leftovers, terminal)
-
-
-def _serve(storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
-    from .workflows.serve import servers_of, start, stop
-
-    with terminal.steps() as steps:
-        if options.verb == "start":
-            found = [start(Checkout.find(options.directory), storage, steps)]
-        else:
-            checkout = None if options.all else Checkout.find(options.directory)
-            found = servers_of(checkout, storage)
-            if options.verb == "stop":
-                stop(found, storage)
-    terminal.servers({"start": "started", "stop": "stopped", "status": "shown"}[options.verb], found)
-    return 0
 
 
 def _patch(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -221,23 +161,105 @@ def _patch(options: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
-def _hook(checkout: Checkout, background: Background, options: argparse.Namespace, terminal: Terminal) -> int:
+def _serve(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .workflows.serve import servers_of, start, stop
+
+    storage = Storage()
+    with terminal.steps() as steps:
+        if options.verb == "start":
+            found = [start(Checkout.find(options.directory), storage, steps)]
+        else:
+            checkout = None if options.all else Checkout.find(options.directory)
+            found = servers_of(checkout, storage)
+            if options.verb == "stop":
+                stop(found, storage)
+    terminal.servers({"start": "started", "stop": "stopped", "status": "shown"}[options.verb], found)
+    return 0
+
+
+def _shell_init(options: argparse.Namespace, terminal: Terminal) -> int:
+    terminal.code(shell_code(options.shell, Storage()))
+    return 0
+
+
+# ---- commands that work on a checkout ----
+
+
+def _init(call: _Call) -> int:
+    terminal = call.terminal
+    with terminal.steps() as steps:
+        base = initialise(call.checkout, call.storage, steps, terminal.message, trust=call.options.trust)
+    if terminal.as_json:
+        terminal.json({"status": "ready", "base_id": base.id, "image": str(base.sysimage), "errors": []})
+    else:
+        terminal.message(f"{call.checkout.root} is ready: base image {base.id}")
+    return 0
+
+
+def _status(call: _Call) -> int:
+    with call.terminal.steps() as steps:
+        plan = builder_for(call.checkout, call.storage, steps).plan()
+    call.terminal.status(plan, call.background.report())
+    return 0
+
+
+def _build(call: _Call) -> int:
+    if call.options.background:
+        result = call.background.run(lambda: call.checkout.sources().id, lambda: _built(call))
+    else:
+        result = _built(call)
+    if result:
+        call.terminal.built(result)
+    return 0
+
+
+def _julia(call: _Call) -> int:
+    if call.options.replay:
+        return _replay(call)
+    return _run_on(call, _built(call), call.options.arguments)
+
+
+def _test(call: _Call) -> int:
+    options, tests = call.options, call.checkout.root / "test"
+    check_names(options.names, call.checkout.root)
+    result = _built(call)
+    names = options.names or tests_for(result.changed_files, tests)
+    if not names:
+        raise UsageError("no source file differs from the base image: name the tests to run")
+    if not options.names:
+        call.terminal.message(f"tests of the changed files: {' '.join(names)}")
+    return _run_on(call, result, ["runtests.jl", *names], tests)
+
+
+def _verify(call: _Call) -> int:
+    from .workflows.verify import verify
+
+    check_names(call.options.tests, call.checkout.root)
+    with call.terminal.steps() as steps:
+        found = verify(builder_for(call.checkout, call.storage, steps), call.options.tests)
+    call.terminal.verified(found, call.options.max)
+    return InternalError.exit_code if found.differences else 0
+
+
+def _hook(call: _Call) -> int:
     from .workflows.hooks import Hooks
 
+    options = call.options
     if options.force and options.verb != "install":
         raise UsageError("--force is for install only")
-    hooks = Hooks(checkout, options.hooks)
+    hooks = Hooks(call.checkout, options.hooks)
     if options.verb == "install":
         hooks.install(force=options.force)
     elif options.verb == "remove":
         hooks.remove()
-    terminal.hooks(hooks, background.report())
+    call.terminal.hooks(hooks, call.background.report())
     return 0
 
 
-def _revision(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
+def _revision(call: _Call) -> int:
     from .workflows.revisions import Reviser, load, save
 
+    options, terminal = call.options, call.terminal
     if options.verb == "show" and options.file:
         terminal.revision(load(options.file))
         return 0
@@ -246,7 +268,7 @@ def _revision(checkout: Checkout, storage: Storage, options: argparse.Namespace,
     if options.verb == "export" and options.force and not options.output:
         raise UsageError("--force is for a file: name it with -o")
     with terminal.steps() as steps, _only_chained():
-        reviser = Reviser(checkout, storage, steps)
+        reviser = Reviser(call.checkout, call.storage, steps)
         if options.verb == "apply":
             result = reviser.apply(options.file)
         else:
@@ -262,42 +284,37 @@ def _revision(checkout: Checkout, storage: Storage, options: argparse.Namespace,
     return 0
 
 
-def _doctor(options: argparse.Namespace, terminal: Terminal) -> int:
-    from .workflows.doctor import PROBLEM, Doctor
-
-    states = terminal.findings(Doctor(options.directory, checksums=options.checksums).findings())
-    return UserCodeError.exit_code if PROBLEM in states else 0
-
-
-def _impact(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
+def _impact(call: _Call) -> int:
     from . import command_impact
     from .workflows.impact import Impacts, compare
 
-    with terminal.steps() as steps:
+    options = call.options
+    with call.terminal.steps() as steps:
         if options.compare:
-            found = compare(checkout, storage, steps, tuple(options.compare), server=options.server)
+            found = compare(call.checkout, call.storage, steps, tuple(options.compare), server=options.server)
         else:
-            found = Impacts(checkout, storage, steps, server=options.server).present()
-    return command_impact.show(found, options, terminal)
+            found = Impacts(call.checkout, call.storage, steps, server=options.server).present()
+    return command_impact.show(found, options, call.terminal)
 
 
-def _watch(checkout: Checkout, options: argparse.Namespace, terminal: Terminal) -> int:
+def _watch(call: _Call) -> int:
     from .display import display_for  # inotify and what shows it: only this command has to load them
     from .workflows.watch import Watch
 
-    check_names(options.test or (), checkout.root)
+    options = call.options
+    check_names(options.test or (), call.checkout.root)
     words = ["--engine", options.engine] if options.engine else []
     if options.full_rebuild is not None:
         words.append("--full-rebuild" if options.full_rebuild else "--no-full-rebuild")
     if options.server is not None:
         words.append("--server" if options.server else "--no-server")
-    with display_for(terminal) as display:
-        return Watch(checkout, display, words, options.test, options.hook, options.once).run()
+    with display_for(call.terminal) as display:
+        return Watch(call.checkout, display, words, options.test, options.hook, options.once).run()
 
 
-def _bisect(
-    checkout: Checkout, storage: Storage, config: Config, options: argparse.Namespace, terminal: Terminal
-) -> int:
+def _bisect(call: _Call) -> int:
+    options, terminal = call.options, call.terminal
+    where = call.checkout, call.storage, call.config
     if options.verb == "step":
         if terminal.as_json:
             raise UsageError("bisect step prints what COMMAND prints: leave out --json")
@@ -305,10 +322,10 @@ def _bisect(
             raise UsageError("name the command that tests the sources, after --")
         from .workflows.bisect import step
 
-        return step(checkout, storage, config, options.policy, options.arguments, terminal.steps, terminal.message)
+        return step(*where, options.policy, options.arguments, terminal.steps, terminal.message)
     from .workflows.bisect import Bisector
 
-    bisector = Bisector(checkout, storage, config, terminal.steps, terminal.message)
+    bisector = Bisector(*where, terminal.steps, terminal.message)
     if options.verb == "status":
         terminal.bisection(bisector.status())
         return 0
@@ -329,20 +346,57 @@ def _bisect(
     return 0 if outcome.status == "found" else UserCodeError.exit_code
 
 
-def _replay(checkout: Checkout, storage: Storage, options: argparse.Namespace, terminal: Terminal) -> int:
+ANYWHERE: dict[str, Callable[[argparse.Namespace, Terminal], int]] = {
+    **{"completion": _completion, "doctor": _doctor, "images": _images, "patch": _patch, "serve": _serve},
+    "shell-init": _shell_init,
+}
+
+ON_CHECKOUT: dict[str, Callable[[_Call], int]] = {
+    **{"bisect": _bisect, "build": _build, "hook": _hook, "impact": _impact, "init": _init, "revision": _revision},
+    **{"run": _julia, "status": _status, "test": _test, "verify": _verify, "watch": _watch},
+}
+
+
+# ---- what several have in common ----
+
+
+def _built(call: _Call) -> Result:
+    """The image for the present sources, made now if need be."""
+    options, config, terminal = call.options, call.config, call.terminal
+    engine = options.engine or config.engine
+    may_rebuild = config.full_rebuild if options.full_rebuild is None else options.full_rebuild
+    if engine == FULL and not may_rebuild:
+        raise UsageError("the engine full rebuilds in full, which is forbidden (full-rebuild)")
+    with terminal.steps() as steps:
+        builder = builder_for(call.checkout, call.storage, steps, server=options.server)
+        try:
+            result = builder.build(engine=None if engine == "auto" else engine, may_rebuild=may_rebuild)
+        except NeedsFullRebuild as reason:
+            raise SetupError(f"only a full rebuild is right, and it was not wanted: {reason}") from reason
+    if options.command != "build" and result.full_rebuild_reason and result.status == "built":
+        terminal.message(f"rebuilt in full: {result.full_rebuild_reason}")
+    return result
+
+
+def _replay(call: _Call) -> int:
     from .workflows.revisions import Reviser
 
+    options = call.options
     if options.engine or options.full_rebuild is not None:
         raise UsageError("--replay makes no image: leave out --engine and --full-rebuild")
-    with terminal.steps() as steps, _only_chained():
-        result, file = Reviser(checkout, storage, steps).replay()
+    with call.terminal.steps() as steps, _only_chained():
+        result, file = Reviser(call.checkout, call.storage, steps).replay()
+    return _run_on(call, result, [*(("-L", str(file)) if file else ()), *options.arguments])
+
+
+def _run_on(call: _Call, result: Result, arguments: Sequence[str], cwd: Path | None = None) -> int:
+    """Runs Julia on an image, in the place of this process where nothing is to be told afterwards."""
     assert result.image is not None
-    arguments = [*(("-L", str(file)) if file else ()), *options.arguments]
-    if terminal.as_json:
-        code = run_julia(checkout, result.image, arguments)
-        terminal.json({**result.to_json(), "exit_code": code})
-        return code
-    return become_julia(checkout, result.image, arguments)
+    if not call.terminal.as_json:
+        return become_julia(call.checkout, result.image, arguments, cwd)
+    code = run_julia(call.checkout, result.image, arguments, cwd)
+    call.terminal.json({**result.to_json(), "exit_code": code})
+    return code
 
 
 @contextmanager
@@ -354,21 +408,3 @@ def _only_chained() -> Iterator[None]:
         raise SetupError(
             f"no revision leads to these sources, only a full rebuild (basedev build): {reason}"
         ) from reason
-
-
-def _build(
-    checkout: Checkout, storage: Storage, config: Config, options: argparse.Namespace, terminal: Terminal
-) -> Result:
-    engine = options.engine or config.engine
-    may_rebuild = config.full_rebuild if options.full_rebuild is None else options.full_rebuild
-    if engine == FULL and not may_rebuild:
-        raise UsageError("the engine full rebuilds in full, which is forbidden (full-rebuild)")
-    with terminal.steps() as steps:
-        builder = builder_for(checkout, storage, steps, server=options.server)
-        try:
-            result = builder.build(engine=None if engine == "auto" else engine, may_rebuild=may_rebuild)
-        except NeedsFullRebuild as reason:
-            raise SetupError(f"only a full rebuild is right, and it was not wanted: {reason}") from reason
-    if options.command != "build" and result.full_rebuild_reason and result.status == "built":
-        terminal.message(f"rebuilt in full: {result.full_rebuild_reason}")
-    return result
