@@ -1324,6 +1324,18 @@ The `info` field indicates the location of (one of) the zero pivot(s).
 
 REFUSED = (
     Edit(
+        "finalizer of weak keys",
+        "closure in a constructor with which constants of other modules were computed",
+        (
+            Change(
+                "base/weakkeydict.jl",
+                "            if islocked(t)\n",
+                "            k === :never && return nothing\n            if islocked(t)\n",
+            ),
+        ),
+        outcome="Distributed.client_refs was filled after it was bound",
+    ),
+    Edit(
         "docstrings that know more",
         "function that stores docstrings",
         (

@@ -42,8 +42,8 @@ from .parsed import Kept, keep
 CONTENTS = "12"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = (
-    *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "breakpoints.cpp"),
-    *("dependencies.cpp", "inference.cpp", "blob.cpp", "room.cpp"),
+    *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "digest.cpp"),
+    *("breakpoints.cpp", "dependencies.cpp", "inference.cpp", "blob.cpp", "room.cpp"),
 )
 """The host's sources on which a base image depends."""
 

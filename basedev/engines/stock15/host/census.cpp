@@ -1,17 +1,17 @@
 #include "census.h"
 
 #include "breakpoints.h"
+#include "digest.h"
 #include "evaluate.h"
+#include "timings.h"
 
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
-#include <ctime>
 #include <map>
 #include <set>
 #include <unistd.h>
-#include <unordered_map>
 
 namespace {
 
@@ -20,174 +20,7 @@ const unsigned MOST_SECONDS = 20;  // for one statement
 const size_t STATEMENTS_TOGETHER = 1000;  // in one process, where what one compiles serves the others
 const double LEAST_SECONDS_TO_COMPILE = 1e-4;
 const size_t MOST_GENERATED = 20;  // specializations of one method
-const int MOST_DEEP = 2000;  // levels of a value
-const size_t DIGITS = 16;  // of a digest in hexadecimal, all 0 of a statement that fails
 const uint32_t IS_METHOD = 1u << 31;  // of a number in the record: a method, not a CodeInstance
-
-double seconds() {
-    timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec + time.tv_nsec * 1e-9;
-}
-
-// Whether a name is an id of a log message of the statement that is evaluated: its module's name and eight digits.
-bool is_log_id(const char *text, size_t length) {
-    if (length < 10 || text[length - 9] != '_' || strspn(text + length - 8, "0123456789abcdef") != 8)
-        return false;
-    std::string module(evaluated->module);
-    std::replace(module.begin(), module.end(), '.', '_');
-    return module == std::string(text, length - 9);
-}
-
-// A digest of values by their contents.
-class Digest {
-public:
-    void bytes(const void *data, size_t size) {
-        for (size_t i = 0; i < size; i++)
-            hash = (hash ^ ((const uint8_t *)data)[i]) * 0x100000001b3;
-    }
-    void word(const char *text) { bytes(text, strlen(text) + 1); }
-    // Names that the compiler makes have counters in them, and ids of log messages depend on those that there are.
-    void name(jl_sym_t *symbol) {
-        const char *text = jl_symbol_name(symbol);
-        bool counted = strchr(text, '#') != nullptr;
-        size_t length = strlen(text);
-        if (is_log_id(text, length))
-            length -= 8;
-        for (size_t i = 0; i < length; i++)
-            if (!(counted && text[i] >= '0' && text[i] <= '9'))
-                bytes(text + i, 1);
-        bytes("", 1);
-    }
-    void value(jl_value_t *object, int depth = 0) {
-        if (!object)
-            return word("null");
-        if (depth > MOST_DEEP)
-            return word("deep");
-        auto *type = (jl_datatype_t *)jl_typeof(object);
-        if (jl_is_symbol(object))
-            return name((jl_sym_t *)object);
-        if (jl_is_type(object) || jl_is_typevar(object))
-            return text(type_text(object));
-        text(type_text_of(type));
-        if (jl_is_module(object))
-            return text(module_text((jl_module_t *)object));
-        if (jl_is_string(object))
-            return bytes(jl_string_data(object), jl_string_len(object));
-        if (jl_is_method(object) || jl_is_method_instance(object) || jl_is_task(object) ||
-            jl_is_cpointer_type((jl_value_t *)type))
-            return;
-        if (jl_is_linenode(object))
-            return;  // lines are told by themselves
-        if (jl_is_svec(object)) {
-            for (size_t i = 0; i < jl_svec_len(object); i++)
-                value(jl_svecref(object, i), depth + 1);
-            return;
-        }
-        if (jl_is_code_info(object)) {
-            auto *code = (jl_code_info_t *)object;
-            value((jl_value_t *)code->slotnames, depth + 1);
-            for (uint8_t flag : {code->inlineable, code->propagate_inbounds, code->pure})
-                bytes(&flag, 1);
-            return value((jl_value_t *)code->code, depth + 1);
-        }
-        if (jl_is_array(object)) {
-            auto *array = (jl_array_t *)object;
-            size_t length = jl_array_len(array);
-            for (size_t i = 0; i < jl_array_ndims(array); i++)
-                bytes(&jl_array_dim(array, i), sizeof length);
-            auto *element = (jl_datatype_t *)jl_tparam0(type);
-            if (jl_array_isbitsunion(array))
-                bytes(jl_array_typetagdata(array), length);
-            if (!array->flags.ptrarray && !array->flags.hasptr)
-                return bytes(array->data, length * array->elsize);
-            for (size_t i = 0; array->flags.hasptr && i < length; i++)
-                contents((char *)array->data + i * array->elsize, element, depth);
-            if (array->flags.hasptr)
-                return;
-            for (size_t i = 0; i < length; i++)
-                value(jl_array_ptr_ref(array, i), depth + 1);
-            return;
-        }
-        if (!strcmp(jl_symbol_name(type->name->name), "Dict") && type->name->module == jl_base_module)
-            return table(object, depth);
-        if (type->mutabl && !seen.insert(object).second)
-            return word("again");
-        contents((char *)object, type, depth);
-    }
-    // Of code, which may be deep.
-    void tree(jl_value_t *code) {
-        if (!jl_is_expr(code) && !jl_is_quotenode(code))
-            return value(code);
-        if (jl_is_quotenode(code)) {
-            word("quote");
-            return tree(jl_quotenode_value(code));
-        }
-        auto *arguments = ((jl_expr_t *)code)->args;
-        size_t count = jl_array_len(arguments);
-        name(((jl_expr_t *)code)->head);
-        bytes(&count, sizeof count);
-        for (size_t i = 0; i < count; i++)
-            tree(jl_array_ptr_ref(arguments, i));
-    }
-    // Of a struct in memory: immutable ones stand inside others, with their pointers.
-    void contents(const char *memory, jl_datatype_t *type, int depth) {
-        if (jl_datatype_nfields(type) == 0)
-            return bytes(memory, jl_datatype_size(type));
-        const char *pointer = nullptr;  // to the memory of a BigFloat, a string, of which parts may be unused
-        for (size_t i = 0; i < jl_datatype_nfields(type); i++)
-            if (jl_is_cpointer_type(jl_field_type(type, i)))
-                pointer = *(const char **)(memory + jl_field_offset(type, i));
-        for (size_t i = 0; i < jl_datatype_nfields(type); i++) {
-            const char *field = memory + jl_field_offset(type, i);
-            jl_value_t *of = jl_field_type(type, i);
-            if (jl_is_cpointer_type(of) ||
-                (of == (jl_value_t *)jl_string_type && is_in(pointer, *(jl_value_t **)field)))
-                continue;
-            if (jl_field_isptr(type, i))
-                value(*(jl_value_t **)field, depth + 1);
-            else if (jl_is_datatype(of))
-                contents(field, (jl_datatype_t *)of, depth + 1);
-            else
-                bytes(field, jl_field_size(type, i));  // one of several types, of plain data
-        }
-    }
-    std::string digits() const {
-        char digits[DIGITS + 1];
-        snprintf(digits, sizeof digits, "%016llx", (unsigned long long)hash);
-        return digits;
-    }
-
-private:
-    uint64_t hash = 0xcbf29ce484222325;
-    std::set<jl_value_t *> seen;
-    std::unordered_map<jl_datatype_t *, std::string> type_texts;
-
-    // Types as they print: a type of the same name is the same, and its own definition tells when it is not.
-    const std::string &type_text_of(jl_datatype_t *type) {
-        std::string &known = type_texts[type];
-        if (known.empty())
-            known = type_text((jl_value_t *)type);
-        return known;
-    }
-    void text(const std::string &shown) {
-        bool counted = shown.find('#') != std::string::npos;
-        for (char c : shown)
-            if (!(counted && c >= '0' && c <= '9'))
-                bytes(&c, 1);
-        bytes("", 1);
-    }
-    static bool is_in(const char *pointer, jl_value_t *string) {
-        return pointer && string && jl_string_data(string) <= pointer &&
-               pointer <= jl_string_data(string) + jl_string_len(string);
-    }
-    void table(jl_value_t *object, int depth) {
-        auto *slots = (jl_array_t *)jl_fieldref(object, 0);
-        for (size_t i = 0; i < jl_array_len(slots); i++)
-            for (int field = 1; ((char *)slots->data)[i] == 1 && field <= 2; field++)
-                value(jl_arrayref((jl_array_t *)jl_fieldref(object, field), i), depth + 1);
-    }
-};
 
 // Whether the statement that is evaluated is of the module that owns the binding, or of one around it.
 bool in_own_module(jl_binding_t *binding) {
@@ -362,7 +195,7 @@ std::vector<jl_method_t *> Census::never_generated() const {
 }
 
 std::string Census::result(const Statement &statement) const {
-    Digest own;
+    Digest own(statement.module);
     digest = &own;
     evaluated = &statement;
     jl_module_t *module = find_module(image, statement.module);
@@ -424,10 +257,10 @@ std::vector<std::string> Census::take(const std::vector<Statement> &statements, 
                 for (size_t i = first; i < last; i++) {
                     ran.clear();
                     alarm(MOST_SECONDS);
-                    double begin = seconds();
+                    double begin = now();
                     std::string gave = result(statements[i]);
                     // what was compiled for this runs unseen the first time
-                    bool compiled = seconds() - begin > LEAST_SECONDS_TO_COMPILE;
+                    bool compiled = now() - begin > LEAST_SECONDS_TO_COMPILE;
                     for (size_t j = 0; compiled && j < without_code.size();) {
                         jl_code_instance_t *code = codes[without_code[j]];
                         if (!code->invoke) {

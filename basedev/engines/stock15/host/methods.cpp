@@ -92,6 +92,12 @@ void for_each_method(const Image &image,
     for_each_new_table(image, [&](jl_methtable_t *table) { walk.table(table); });
 }
 
+void for_each_method_in(jl_methtable_t *table, const std::function<void(jl_typemap_entry_t *)> &visit) {
+    const std::function<void(jl_methtable_t *, jl_typemap_entry_t *)> entries =
+        [&](jl_methtable_t *, jl_typemap_entry_t *entry) { visit(entry); };
+    TableWalk(entries).table(table);
+}
+
 // Each change begins another world.
 const MethodChanges &method_changes(const Image &image, size_t since) {
     static MethodChanges changes;

@@ -18,6 +18,9 @@ std::vector<jl_methtable_t *> method_tables(const Image &image);
 void for_each_method(const Image &image,
                      const std::function<void(jl_methtable_t *, jl_typemap_entry_t *)> &visit);
 
+// Calls `visit` for each entry of one.
+void for_each_method_in(jl_methtable_t *table, const std::function<void(jl_typemap_entry_t *)> &visit);
+
 // What happened to the method tables since the world `since`.
 struct MethodChanges {
     std::vector<jl_typemap_entry_t *> added;   // in the order of their definition
