@@ -1333,7 +1333,7 @@ REFUSED = (
                 "            k === :never && return nothing\n            if islocked(t)\n",
             ),
         ),
-        outcome="Distributed.client_refs was filled after it was bound",
+        outcome="was filled after it was bound",
     ),
     Edit(
         "docstrings that know more",

@@ -177,9 +177,9 @@ void Digest::closures_in(jl_value_t *type) {
     }
     if (!jl_is_datatype(type))
         return;
-    auto *name = ((jl_datatype_t *)type)->name;
-    if (is_counted(jl_symbol_name(name->name)) && jl_subtype(name->wrapper, (jl_value_t *)jl_function_type) &&
-        closures.insert(name).second)
+    auto *name = ((jl_datatype_t *)type)->name;  // `#f` of a function with a name, which its method table has
+    if (jl_subtype(name->wrapper, (jl_value_t *)jl_function_type) && name->mt &&
+        is_counted(jl_symbol_name(name->mt->name)) && closures.insert(name).second)
         methods_of(name);
     for (size_t i = 0; i < jl_nparams(type); i++)
         closures_in(jl_tparam(type, i));
