@@ -472,6 +472,7 @@ const TYPE_TEXTS = IdDict{Any,String}()
 mutable struct Digest
     hash::UInt64
     const seen::Base.IdSet{Any}
+    const closures::Base.IdSet{Any}
 end
 
 add(digest::Digest, byte::UInt8) = (digest.hash = (digest.hash ⊻ byte) * 0x00000100000001b3; nothing)
@@ -499,7 +500,7 @@ function add_name(digest::Digest, name::String)
 end
 
 function digest(values)
-    made = Digest(0xcbf29ce484222325, Base.IdSet{Any}())
+    made = Digest(0xcbf29ce484222325, Base.IdSet{Any}(), Base.IdSet{Any}())
     foreach(value -> add_value(made, value, 0), values)
     return string(made.hash, base = 16, pad = 16)
 end
@@ -509,12 +510,17 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
     if value isa Symbol
         return add_name(digest, String(value))
     elseif value isa Type || value isa TypeVar
-        return add_name(digest, full_text(value))
+        add_name(digest, full_text(value))
+        return add_closures(digest, value)
     elseif value isa Union{LineNumberNode,Core.LegacyLineInfoNode,Core.DebugInfo}
         return nothing  # lines are told by themselves
     end
     type = typeof(value)
     add_name(digest, get!(() -> full_text(type), TYPE_TEXTS, type))
+    add_closures(digest, type)
+    if value isa GlobalRef && is_counted(value.name) && isdefined(value.mod, value.name)
+        add_closures(digest, getglobal(value.mod, value.name))
+    end
     if value isa Module
         add_name(digest, String(nameof(value)))
     elseif value isa String
@@ -561,4 +567,37 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
         end
     end
     return nothing
+end
+
+# A closure that an edited function makes is another one under a name that differs by its counter only: closures are told by
+# what they do.
+function add_closures(digest::Digest, @nospecialize(type))
+    type = Base.unwrap_unionall(type)
+    if type isa Union
+        add_closures(digest, type.a)
+        add_closures(digest, type.b)
+    elseif type isa DataType
+        name = type.name
+        if is_counted(name.name) && name.wrapper <: Function && !(name in digest.closures)
+            push!(digest.closures, name)
+            foreach(method -> add_method(digest, method), methods_of(name))
+        end
+        foreach(part -> add_closures(digest, part), type.parameters)
+    end
+    return nothing
+end
+
+# The type of a function `f` is `#f`, that of a closure `#f#1` or `#1#2`.
+is_counted(name::Symbol) = occursin('#', SubString(String(name), nextind(String(name), 1)))
+
+function methods_of(name::Core.TypeName)
+    found = Base._methods_by_ftype(Tuple{name.wrapper,Vararg{Any}}, -1, Base.get_world_counter())
+    called(method) = Base.unwrap_unionall(Base.unwrap_unionall(method.sig).parameters[1])
+    return Method[match.method for match in something(found, ()) if called(match.method) isa DataType &&
+                                                                     called(match.method).name === name]
+end
+
+function add_method(digest::Digest, method::Method)
+    add_name(digest, full_text(method.sig))
+    isdefined(method, :source) && method.source !== nothing && add_value(digest, Base.uncompressed_ir(method), 0)
 end
