@@ -3,6 +3,8 @@
 #include "evaluate.h"
 
 #include <algorithm>
+#include <map>
+#include <memory>
 #include <cstdint>
 #include <vector>
 
@@ -154,8 +156,35 @@ void Docstrings::move(const std::string &file, long from, long to, long by) {
     for_each_keyword([&](jl_value_t *, jl_value_t *, jl_value_t *docstring) { move_one(docstring); });
 }
 
+// The worlds in which the base image's methods were defined, by file and line. A file that includes another one is
+// evaluated around it, which the order of the files does not tell.
+class Docstrings::Worlds {
+public:
+    explicit Worlds(const Image &image) {
+        for (jl_value_t *object : image.all_of(jl_method_type)) {
+            auto *method = (jl_method_t *)object;
+            if (!image.contains(method))
+                continue;
+            auto known = of_file[jl_symbol_name(method->file)].emplace(method->line, method->primary_world);
+            known.first->second = std::min(known.first->second, (size_t)method->primary_world);
+        }
+    }
+    // Of what a docstring there documents: of the next method, or the last one; 0 where the file has none.
+    size_t at(const Place &place) const {
+        auto file = of_file.find(place.file);
+        if (file == of_file.end())
+            return 0;
+        auto next = file->second.lower_bound(place.line);
+        return (next == file->second.end() ? std::prev(next) : next)->second;
+    }
+
+private:
+    std::unordered_map<std::string, std::map<long, size_t>> of_file;
+};
+
 void Docstrings::settle() {
     NoCollection none;
+    std::unique_ptr<Worlds> worlds;
     std::unordered_map<std::string, size_t> rank;  // of the files, in the order in which they were included
     IncludedFiles files;
     for (size_t i = 0; i < files.size(); i++)
@@ -205,9 +234,13 @@ void Docstrings::settle() {
                     }
                 if (!later && last_of_file)
                     at = last_of_file;
-                for (size_t i = 0; i < settled.size() && !later && !last_of_file && at == settled.size(); i++)
-                    if (rank_of(settled[i].place.file) > rank_of(one.place.file))
+                if (!worlds && !later && !last_of_file)
+                    worlds.reset(new Worlds(image));
+                for (size_t i = 0; i < settled.size() && !later && !last_of_file && at == settled.size(); i++) {
+                    size_t own = worlds->at(one.place), other = worlds->at(settled[i].place);
+                    if (own && other ? other > own : rank_of(settled[i].place.file) > rank_of(one.place.file))
                         at = i;
+                }
                 settled.insert(settled.begin() + (long)at, one);
             }
             for (size_t i = 0; i < settled.size(); i++)

@@ -29,6 +29,7 @@ private:
         std::string file;
         long line;
     };
+    class Worlds;
     Place place(jl_value_t *docstring) const;
     // Brings modules that had none to their places among those that have docstrings. `rank_of` a file is its place in the sources.
     void settle_modules(const std::function<size_t(const std::string &)> &rank_of) const;
