@@ -1192,6 +1192,19 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
 
 DOCUMENTATION = (
     Edit(
+        "head of a package told",
+        "docstring reworded in a file that includes one with another of the same name",
+        (
+            Change(
+                "stdlib/LibGit2/src/LibGit2.jl",
+                "Return current HEAD [`GitHash`](@ref) of\nthe `pkg` repo as a string.\n",
+                "Return the present HEAD [`GitHash`](@ref) of\nthe `pkg` repo as a string.\n",
+            ),
+        ),
+        check="using LibGit2; print(Base.Docs.meta(LibGit2)[Base.Docs.Binding(LibGit2, :head)].order)",
+        prints="Type[Tuple{LibGit2.GitRepo}, Tuple{AbstractString}]",
+    ),
+    Edit(
         "retry told",
         "docstring reworded",
         (
