@@ -1202,7 +1202,7 @@ DOCUMENTATION = (
             ),
         ),
         check="using LibGit2; print(Base.Docs.meta(LibGit2)[Base.Docs.Binding(LibGit2, :head)].order)",
-        prints="Type[Tuple{LibGit2.GitRepo}, Tuple{AbstractString}]",
+        prints="Type[Tuple{GitRepo}, Tuple{AbstractString}]",
     ),
     Edit(
         "retry told",
