@@ -94,23 +94,25 @@ class Question:
 
     def leave(
         self, entries: Sequence[CensusEntry], files: Mapping[str, SourceFile], differences: Mapping[str, FileDifference]
-    ) -> bool:
-        """Whether these statements are left to be asked."""
+    ) -> Sequence[CensusEntry]:
+        """Which of some statements are to be looked at now; the others are left to be asked."""
+        looked_at = [entry for entry in entries if entry in self.otherwise]
+        asked = [entry for entry in entries if entry not in self.otherwise]
         self.left = []
         changed = sum(len(difference.evaluated) for difference in differences.values()) - len(self.otherwise)
-        if changed > FEW or len(entries) < WORTH_ASKING_THE_IMAGE or self.images >= MOST_IMAGES:
-            return False
+        if changed > FEW or len(asked) < WORTH_ASKING_THE_IMAGE or self.images >= MOST_IMAGES:
+            return entries
         now = {
             (path, old.line, old.undocumented().text): new.undocumented()
             for path, difference in differences.items()
             for old, new in difference.unchanged
         }
-        for entry in entries:
+        for entry in asked:
             statement = entry.evaluation(files)
             if new := now.get((entry.path, entry.line, entry.text)):
                 statement = replace(statement, line=new.line, text=new.text)
             self.left.append((entry, statement))
-        return True
+        return looked_at
 
     def answer(self, digests: Sequence[str]) -> bool:
         """Whether statements gave on an image what they gave before; which did not is kept."""

@@ -485,9 +485,7 @@ class _Reviser:
         if documents and documents_otherwise(self.evaluator, self.census, steps, self.files, self.differences):
             raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)
         if self.question is not None:
-            known = [entry for entry in affected if entry in self.question.otherwise]
-            if self.question.leave([entry for entry in affected if entry not in known], self.files, self.differences):
-                affected = known
+            affected = list(self.question.leave(affected, self.files, self.differences))
         results = compared(self.evaluator, steps, affected, self.files)
         learnt = False
         for entry, (before, again, after) in results:

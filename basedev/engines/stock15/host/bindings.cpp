@@ -89,10 +89,7 @@ public:
         if (in_type(method->sig))
             return true;
         bool found = false;
-        if (method->source) {
-            auto *source = (jl_code_info_t *)method->source;
-            if (jl_typeis((jl_value_t *)source, jl_array_uint8_type))
-                source = jl_uncompress_ir(method, nullptr, (jl_array_t *)source);
+        if (jl_code_info_t *source = lowered_code(method)) {
             JL_GC_PUSH1(&source);
             for (size_t i = 0; i < jl_array_len(source->code) && !found; i++)
                 found = in_code(jl_array_ptr_ref(source->code, i));

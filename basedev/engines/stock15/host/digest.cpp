@@ -191,14 +191,11 @@ void Digest::methods_of(jl_typename_t *closure) {
             return;
         jl_method_t *method = entry->func.method;
         type(method->sig);
-        if (!method->source)
-            return;
-        auto *source = (jl_code_info_t *)method->source;
-        if (jl_typeis((jl_value_t *)source, jl_array_uint8_type))
-            source = jl_uncompress_ir(method, nullptr, (jl_array_t *)source);
-        JL_GC_PUSH1(&source);
-        code(source, 0);
-        JL_GC_POP();
+        if (jl_code_info_t *source = lowered_code(method)) {
+            JL_GC_PUSH1(&source);
+            code(source, 0);
+            JL_GC_POP();
+        }
     });
 }
 

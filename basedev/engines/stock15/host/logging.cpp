@@ -1,5 +1,7 @@
 #include "logging.h"
 
+#include "methods.h"
+
 namespace {
 
 void collect_symbols(jl_value_t *code, std::unordered_set<jl_value_t *> &found) {
@@ -11,10 +13,8 @@ void collect_symbols(jl_value_t *code, std::unordered_set<jl_value_t *> &found) 
 }
 
 void collect_symbols(jl_method_t *method, std::unordered_set<jl_value_t *> &found) {
-    auto *code = (jl_code_info_t *)method->source;
+    jl_code_info_t *code = lowered_code(method);
     JL_GC_PUSH1(&code);
-    if (code && jl_typeis(code, jl_array_uint8_type))
-        code = jl_uncompress_ir(method, nullptr, (jl_array_t *)code);
     for (size_t i = 0; code && i < jl_array_len(code->code); i++)
         collect_symbols(jl_array_ptr_ref(code->code, i), found);
     JL_GC_POP();

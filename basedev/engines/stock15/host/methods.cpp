@@ -98,6 +98,13 @@ void for_each_method_in(jl_methtable_t *table, const std::function<void(jl_typem
     TableWalk(entries).table(table);
 }
 
+// An image has it packed.
+jl_code_info_t *lowered_code(jl_method_t *method) {
+    if (method->source && jl_typeis(method->source, jl_array_uint8_type))
+        return jl_uncompress_ir(method, nullptr, (jl_array_t *)method->source);
+    return (jl_code_info_t *)method->source;
+}
+
 // Each change begins another world.
 const MethodChanges &method_changes(const Image &image, size_t since) {
     static MethodChanges changes;

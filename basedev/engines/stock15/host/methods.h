@@ -21,6 +21,9 @@ void for_each_method(const Image &image,
 // Calls `visit` for each entry of one.
 void for_each_method_in(jl_methtable_t *table, const std::function<void(jl_typemap_entry_t *)> &visit);
 
+// The lowered code of a method, which the caller has to keep alive; null where it has none.
+jl_code_info_t *lowered_code(jl_method_t *method);
+
 // What happened to the method tables since the world `since`.
 struct MethodChanges {
     std::vector<jl_typemap_entry_t *> added;   // in the order of their definition

@@ -106,6 +106,12 @@ void Steps::keep_alive(jl_value_t *value) {
     JL_GC_POP();
 }
 
+static bool has_method(jl_methtable_t *table) {
+    bool found = false;
+    for_each_method_in(table, [&](jl_typemap_entry_t *entry) { found |= entry->max_world == ALWAYS; });
+    return found;
+}
+
 void Steps::write_methods(Json &json, size_t world_before, const std::vector<size_t> &world_after) const {
     const MethodChanges &changes = method_changes(image, started_in);
     json.key("defined").open('[');
@@ -158,12 +164,4 @@ void Steps::write_defined(Json &json, size_t world_before, const std::vector<siz
         }
         json.close('}');
     }
-}
-
-bool Steps::has_method(jl_methtable_t *wanted) const {
-    bool found = false;
-    for_each_method(image, [&](jl_methtable_t *table, jl_typemap_entry_t *entry) {
-        found |= table == wanted && entry->max_world == ALWAYS;
-    });
-    return found;
 }

@@ -35,5 +35,4 @@ private:
     void keep_alive(jl_value_t *value);
     void write_methods(Json &json, size_t world_before, const std::vector<size_t> &world_after) const;
     void write_defined(Json &json, size_t world_before, const std::vector<size_t> &world_after) const;
-    bool has_method(jl_methtable_t *wanted) const;
 };
