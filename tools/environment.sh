@@ -71,6 +71,7 @@ set_up() {
             rm -rf "$venv"
             "$system_python" -m venv "$venv" &&
                 "$python" -m pip install --quiet --disable-pip-version-check --use-pep517 -e "$root[dev]" &&
+                "$python" -m compileall -q "$root/basedev" && # as pip does for what it copies, whatever PYTHON* says
                 touch "$venv/complete"
         fi
     ) 9>"$venv.lock" || {

@@ -87,10 +87,11 @@ class Workplace:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def environment(self, *, server: bool = False) -> dict[str, str]:
-        """What commands run in."""
+        """What commands run in: Python keeps compiled modules, as for whoever does not forbid it."""
+        users = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         depot = str(self.root / "depot")
         own = {"BASEDEV_CACHE": str(self.cache), "BASEDEV_SERVER": str(int(server)), "JULIA_DEPOT_PATH": depot}
-        return {**os.environ, **own, "PYTHONPATH": str(self.code)}
+        return {**users, **own, "PYTHONPATH": str(self.code)}
 
     def command(self, *words: str) -> list[str]:
         """A command line of basedev with `--json`."""

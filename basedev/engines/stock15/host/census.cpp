@@ -120,12 +120,10 @@ void take_out_bodies(jl_value_t *code) {
 // Evaluates a statement without the bodies of functions: of what macros make of them, which adds to `digest`, lowering
 // makes the same in any case, and takes long. Returns an empty string, or Julia's message about the error.
 std::string evaluate_signatures(jl_module_t *module, const Statement &statement) {
-    std::string placed((size_t)(statement.line - 1), '\n');
-    placed += statement.text;
     return message_of_error([&] {
         jl_value_t *parsed = nullptr, *expanded = nullptr;
         JL_GC_PUSH2(&parsed, &expanded);
-        parsed = jl_parse_input_line(placed.data(), placed.size(), statement.file.data(), statement.file.size());
+        parsed = parsed_at(statement.file, statement.line, statement.text);
         bool several = has_head(parsed, "toplevel");
         for (size_t i = 0; i < (several ? jl_expr_nargs(parsed) : 1); i++) {
             expanded = jl_macroexpand(several ? jl_exprarg(parsed, i) : parsed, module);

@@ -100,3 +100,20 @@ void Dependencies::read(const Image &image, const std::string &path) {
     }
     fclose(file);
 }
+
+std::unordered_map<jl_method_instance_t *, size_t> Dependencies::code_read_for(const Instances &those) const {
+    auto size = [](jl_method_instance_t *instance) {
+        jl_value_t *source = instance->def.method->source;
+        return source && jl_typeis(source, jl_array_uint8_type) ? jl_array_len(source) : 0;
+    };
+    std::unordered_map<jl_method_instance_t *, size_t> read;
+    for (jl_method_instance_t *instance : those)
+        read[instance] = size(instance);
+    for (auto &entry : users)
+        for (jl_method_instance_t *user : entry.second) {
+            auto found = read.find(user);
+            if (found != read.end())
+                found->second += size(entry.first);
+        }
+    return read;
+}

@@ -24,6 +24,9 @@ public:
         auto found = users.find(instance);
         return found == users.end() ? none : found->second;
     }
+    // How much lowered code inference reads for each of the users, in bytes: its own, and that for constant arguments.
+    std::unordered_map<jl_method_instance_t *, size_t> code_read_for(const Instances &users) const;
+
     // Those for which inference gives something else when it is asked alone, so that nothing can be concluded from
     // what it is asked about them.
     std::unordered_set<jl_method_instance_t *> unstable;
@@ -32,5 +35,5 @@ public:
 
 private:
     const Instances none;
-    std::unordered_map<jl_method_instance_t *, Instances> users;
+    std::unordered_map<jl_method_instance_t *, Instances> users;  // of what an instance gives for constants
 };

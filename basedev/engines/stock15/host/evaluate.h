@@ -35,6 +35,9 @@ private:
 // Does work of the runtime's, which may throw. Returns an empty string, or Julia's own message about the error.
 std::string message_of_error(const std::function<void()> &work);
 
+// The code that `text` is, as if it stood at `line` of `file`. It must be free of errors, whose messages would have other lines.
+jl_value_t *parsed_at(const std::string &file, long line, const std::string &text);
+
 // Evaluates `text` at top level of a module as if it stood at `line` of `file`.
 // Returns what `message_of_error` does.
 std::string evaluate(jl_module_t *module, const std::string &file, long line, const std::string &text);

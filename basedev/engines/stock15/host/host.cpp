@@ -34,7 +34,6 @@ Host::Host(const char *path, const char *libraries) : libraries(libraries) {
     put_off_collection();
     image.load(path);
     timings.lap("load");
-    delta.reset(new Delta(image));
     revision.reset(new Steps(image, this->libraries));
     started_in = enter_newest_world();
     image.all_of(jl_module_type);  // found here, they are known to all children
@@ -45,6 +44,7 @@ void Host::warm(const std::string &record) {
     for (jl_datatype_t *type : {jl_method_type, jl_method_instance_type, jl_code_instance_type, jl_datatype_type,
                                 jl_linenumbernode_type})
         image.all_of(type);
+    note_what_is_valid();
     use_large_pages(image);
     before.reset(new Memory(image));
     dependencies_in(record);
@@ -107,6 +107,7 @@ void Host::native() {
 }
 
 void Host::trial(const std::vector<Step> &steps, bool with_reason) {
+    note_what_is_valid();
     Json json;
     json.raw(in_child("evaluating the definitions", [&] {
         Json result;
@@ -131,6 +132,7 @@ void Host::census(const std::string &path, const std::vector<Step> &steps) {
 }
 
 void Host::computed(const std::string &path, const std::string &dependencies, const std::vector<Step> &steps) {
+    note_what_is_valid();
     if (!go_on_in_child("evaluating the definitions"))
         return;
     Json json;
@@ -164,6 +166,7 @@ void Host::computed(const std::string &path, const std::string &dependencies, co
 }
 
 void Host::results(const std::vector<Step> &steps, const std::vector<Step> &evaluated) {
+    census();  // made here, it is known to both children
     FromBothEnds share(evaluated.size());
     Json json;
     json.open('[');
@@ -185,6 +188,7 @@ void Host::compare(const std::vector<Step> &steps, const std::vector<Step> &comp
 }
 
 void Host::apply(const std::vector<Step> &steps) {
+    note_what_is_valid();
     Json json;
     json.open('{');
     evaluate_for_good(json, steps);
@@ -192,6 +196,7 @@ void Host::apply(const std::vector<Step> &steps) {
 }
 
 void Host::impact(const std::string &dependencies, const std::vector<Step> &steps) {
+    note_what_is_valid();
     Json json;
     json.raw(in_child("following what the edit invalidates", [&] {
         Json result;
@@ -298,6 +303,11 @@ std::function<std::string()> Host::results_of(const std::vector<Step> &statement
         write_strings(results, census().results(statements_of(statements), share, from_last));
         return results.text;
     };
+}
+
+void Host::note_what_is_valid() {
+    if (!delta)
+        delta.reset(new Delta(image));
 }
 
 Census &Host::census() {

@@ -116,6 +116,11 @@ void Cutoff::infer_all(const std::unordered_map<jl_method_instance_t *, bool> &b
             infer_here(instance);
         return;
     }
+    // The other process begins with what takes longest, so that neither has to wait long for the other in the end.
+    auto read = dependencies.code_read_for(likely_same);
+    std::stable_sort(likely_same.begin(), likely_same.end(), [&](jl_method_instance_t *a, jl_method_instance_t *b) {
+        return read.at(a) > read.at(b);
+    });
     for (jl_method_instance_t *instance : edited)
         dispatch(instance->specTypes, world);  // is there for both processes from now on
     FromBothEnds share(likely_same.size());
