@@ -80,20 +80,31 @@ def test_json_tells_errors_of_usage(bench: Bench, words: list[str], code: int) -
     assert done.stderr.splitlines()[-1] == f"basedev: {error['message']}"
 
 
-def test_a_defect_is_told_as_one(bench: Bench, tmp_path: Path) -> None:
-    """A host that does not work, in the place of the right one."""
+@pytest.mark.parametrize(
+    ("said", "code", "told"),
+    [
+        ("host: nothing works", 4, "the engine's host failed: nothing works"),
+        (
+            "Internal error: encountered unexpected error in runtime:\nUndefVarError(var=:ntuple)\ntuple_tfunc at ...",
+            1,
+            "Julia's compiler, as it is edited, fails: UndefVarError(var=:ntuple)",
+        ),
+    ],
+)
+def test_a_defect_is_told_as_one(bench: Bench, tmp_path: Path, said: str, code: int, told: str) -> None:
+    """A host that does not work, or runs a compiler that does not, in the place of the right one."""
     julia = Checkout(bench.root).distribution
     for kind in ("julia", "bases"):
         (tmp_path / kind).symlink_to(cache_root() / kind)
     broken = Storage(tmp_path)
     with broken.staging("host") as made:
-        (made / "host").write_text("#!/bin/sh\necho host: nothing works >&2\nexit 4\n")
+        (made / "host").write_text(f"#!/bin/sh\ncat >&2 <<'.'\n{said}\n.\nexit 4\n")
         (made / "host").chmod(0o755)
         Store(broken).publish("hosts", host_program(julia, Storage(), print).parent.name, made, {})
     bench.append("base/strings/util.jl", "\ntold(s) = s\n")
     done = bench.basedev("--json", "build", "--no-full-rebuild", environment={"BASEDEV_CACHE": str(tmp_path)})
-    assert done.returncode == 4
-    assert json.loads(done.stdout)["errors"][0]["message"] == "the engine's host failed: nothing works"
+    assert done.returncode == code
+    assert json.loads(done.stdout)["errors"][0]["message"] == told
     assert not (tmp_path / "images").exists() and list((tmp_path / "staging").iterdir()) == []
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import IO, Any
 
-from ..errors import InternalError, SetupError
+from ..errors import InternalError, SetupError, UserCodeError
 from ..process import full_disk, how_it_ended
 
 BROKEN = (BrokenPipeError, ConnectionResetError, TimeoutError)
@@ -17,6 +18,9 @@ BROKEN = (BrokenPipeError, ConnectionResetError, TimeoutError)
 
 FIRST, LAST = slice(40), slice(-30, None)
 """Lines of a log that are told."""
+
+OWN_ERROR = "Internal error: encountered unexpected error in runtime:"
+"""What the runtime prints above an error in Julia's compiler (src/gf.c)."""
 
 
 def exchange(requests: IO[bytes], answers: IO[bytes], parts: Iterable[bytes]) -> Any:
@@ -33,12 +37,15 @@ def exchange(requests: IO[bytes], answers: IO[bytes], parts: Iterable[bytes]) ->
 
 def failure(
     log: IO[bytes], status: int | None, kind: type[InternalError] = InternalError, told: slice = LAST
-) -> InternalError | SetupError:
+) -> InternalError | SetupError | UserCodeError:
     """The error for a host that ended with this status (None: it is not known), of which `kind` is one."""
     log.seek(0)
     lines = log.read().decode(errors="replace").splitlines()
     said = [line.removeprefix("host: ") for line in lines if line.startswith("host: ")]
     if full := full_disk("\n".join(said or lines), status or 0):
         return full
+    for number, (line, error) in enumerate(pairwise(lines)):
+        if line == OWN_ERROR:
+            return UserCodeError(f"Julia's compiler, as it is edited, fails: {error}", "\n".join(lines[number:][FIRST]))
     what = said[-1] if said else "it ended" if status is None else f"it {how_it_ended(status)}"
     return kind(f"the engine's host failed: {what}", "\n".join(lines[told]))
