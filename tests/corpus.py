@@ -1030,6 +1030,21 @@ lap!(watch::Stopwatch) = push!(watch.laps, (time_ns() - watch.started) / 1e9)
         prints="uuid_version(u::UUID) = Int((u.value >> 76) & 0xf)",
     ),
     Edit(
+        "lines of macros for tasks",
+        "moved lines",
+        (Change("base/task.jl", "    CompositeException\n\nWrap a", "    CompositeException\n\nMany.\n\nWrap a"),),
+        # In a function that a macro was used in, and in a closure that a macro made of `(sleep(timeout_s); close(fm))`,
+        # whose line Julia takes for one of the macro's file.
+        check="using Distributed, FileWatching; lines(m) = [line.line for line in Base.uncompressed_ast(m).linetable"
+        ' if line.file === Symbol("task.jl")]; closures = filter(n -> startswith(string(n), "#") &&'
+        " getfield(FileWatching, n) isa Type, names(FileWatching, all=true)); methods_of(n) ="
+        " Base.MethodList(Base.unwrap_unionall(getfield(FileWatching, n)).name.mt);"
+        " print(maximum(lines(first(methods(Distributed._require_callback)))) -"
+        ' first(methods(Base.var"@sync_add")).line, " ",'
+        " maximum(l for n in closures for m in methods_of(n) for l in lines(m)))",
+        prints="5 788",
+    ),
+    Edit(
         "twice the samples",
         "__init__ in conditional top-level code",
         (

@@ -20,14 +20,18 @@ private:
         long from, to, by;
     };
     std::map<jl_sym_t *, std::vector<Range>> moves;
+    std::map<jl_sym_t *, std::vector<std::pair<long, long>>> macros;  // first and last lines of those in these files
+    bool unnamed = false;  // code with lines of such a file need not have its name among the method's literals
 
     long shift(jl_sym_t *file, long line) const;
+    void find_macros(const Image &image);
+    bool in_macro(jl_sym_t *file, long line) const;
     void settle(jl_method_t *method) const;
-    // Gives code of a method, which may be compressed and is part of `owner`, its present lines.
-    void settle_code(jl_method_t *method, jl_value_t *owner, jl_value_t *&source) const;
+    // Gives code of a method, which may be compressed and is part of `owner`, its present lines, or only those in macros.
+    void settle_code(jl_method_t *method, jl_value_t *owner, jl_value_t *&source, bool only_in_macros = false) const;
     // Gives an object with fields `file` and `line` (a LineInfoNode, a GeneratedFunctionStub) its present line.
     // Returns whether that is another one.
-    bool settle_fields(jl_value_t *object) const;
+    bool settle_fields(jl_value_t *object, bool only_in_macros = false) const;
     // The value with its LineNumberNodes, which macros have in what they quote, in their present lines.
     jl_value_t *settled(jl_value_t *code, bool &changed) const;
 };
