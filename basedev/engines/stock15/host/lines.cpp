@@ -89,14 +89,14 @@ jl_value_t *Lines::settled(jl_value_t *code, bool &changed) const {
     return code;
 }
 
-bool Lines::settle_fields(jl_value_t *object, bool only_in_macros) const {
+bool Lines::settle_fields(jl_value_t *object, jl_sym_t *made_in) const {
     auto *type = (jl_datatype_t *)jl_typeof(object);
     int file_at = jl_field_index(type, jl_symbol("file"), 0), line_at = jl_field_index(type, jl_symbol("line"), 0);
     if (file_at < 0 || line_at < 0 || jl_field_type(type, line_at) != (jl_value_t *)jl_int64_type)
         return false;
     auto *line = (int64_t *)((char *)object + jl_field_offset(type, line_at));
     auto *file = (jl_sym_t *)jl_fieldref(object, file_at);
-    long by = only_in_macros && !in_macro(file, *line) ? 0 : shift(file, *line);
+    long by = file == made_in && !in_macro(file, *line) ? 0 : shift(file, *line);
     *line += by;
     return by != 0;
 }
@@ -107,7 +107,7 @@ void Lines::settle(jl_method_t *method) const {
     method->line += (int32_t)shift(method->file, method->line);
     if (method->generator && jl_is_structtype(jl_typeof(method->generator)))
         settle_fields(method->generator);
-    settle_code(method, (jl_value_t *)method, method->source, made_by_macro);
+    settle_code(method, (jl_value_t *)method, method->source, made_by_macro ? method->file : nullptr);
     // What is compiled from now on may have inferred code inlined, also such that this process has inferred.
     for (size_t i = 0; i < jl_svec_len(method->specializations); i++)
         if (auto *instance = (jl_method_instance_t *)jl_svecref(method->specializations, i))
@@ -116,7 +116,7 @@ void Lines::settle(jl_method_t *method) const {
 }
 
 // A table of lines has a Core.LineInfoNode for each place in the code.
-void Lines::settle_code(jl_method_t *method, jl_value_t *owner, jl_value_t *&source, bool only_in_macros) const {
+void Lines::settle_code(jl_method_t *method, jl_value_t *owner, jl_value_t *&source, jl_sym_t *made_in) const {
     bool compressed = source && jl_typeis(source, jl_array_uint8_type);
     if (!compressed && !(source && jl_is_code_info(source)))
         return;
@@ -138,7 +138,7 @@ void Lines::settle_code(jl_method_t *method, jl_value_t *owner, jl_value_t *&sou
         auto *type = (jl_datatype_t *)jl_typeof(old);
         node = (jl_value_t *)jl_new_struct_uninit(type);
         memcpy((void *)node, old, jl_datatype_size(type));
-        if (!settle_fields(node, only_in_macros))
+        if (!settle_fields(node, made_in))
             continue;
         jl_array_ptr_set(table, i, node);
         changed = true;

@@ -27,11 +27,12 @@ private:
     void find_macros(const Image &image);
     bool in_macro(jl_sym_t *file, long line) const;
     void settle(jl_method_t *method) const;
-    // Gives code of a method, which may be compressed and is part of `owner`, its present lines, or only those in macros.
-    void settle_code(jl_method_t *method, jl_value_t *owner, jl_value_t *&source, bool only_in_macros = false) const;
+    // Gives code of a method, which may be compressed and is part of `owner`, its present lines; of the file `made_in` only
+    // lines of macros.
+    void settle_code(jl_method_t *method, jl_value_t *owner, jl_value_t *&source, jl_sym_t *made_in = nullptr) const;
     // Gives an object with fields `file` and `line` (a LineInfoNode, a GeneratedFunctionStub) its present line.
     // Returns whether that is another one.
-    bool settle_fields(jl_value_t *object, bool only_in_macros = false) const;
+    bool settle_fields(jl_value_t *object, jl_sym_t *made_in = nullptr) const;
     // The value with its LineNumberNodes, which macros have in what they quote, in their present lines.
     jl_value_t *settled(jl_value_t *code, bool &changed) const;
 };
