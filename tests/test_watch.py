@@ -267,7 +267,7 @@ def test_the_hook(bench: Bench, tmp_path: Path) -> None:
     assert [result[0] for result in results] == ["current", "failed", "current", "error", "built"]
     assert [result[1] for result in results] == [first["image"], "", first["image"], "", built["image"]]
     assert "syntax" in results[1][2] and "full rebuild" in results[3][2] and results[4][2].startswith("chained in ")
-    assert all(float(result[3]) >= 0 for result in results) and float(results[4][3]) > 0
+    assert all(float(result[3]) > 0 for result in results)
 
 
 def test_a_hook_that_does_not_end(bench: Bench, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def failure(
     if full := full_disk("\n".join(said or lines), status or 0):
         return full
     for number, (line, error) in enumerate(pairwise(lines)):
-        if line == OWN_ERROR:
+        if line == OWN_ERROR and not said:
             return UserCodeError(f"Julia's compiler, as it is edited, fails: {error}", "\n".join(lines[number:][FIRST]))
     what = said[-1] if said else "it ended" if status is None else f"it {how_it_ended(status)}"
     return kind(f"the engine's host failed: {what}", "\n".join(lines[told]))

@@ -338,7 +338,7 @@ class Watch:
     def _start_hook(self, status: str, message: str, seconds: float) -> None:
         if not self.hook:
             return
-        about = {"STATUS": status, "IMAGE": self._image, "MESSAGE": message, "SECONDS": f"{seconds:.1f}"}
+        about = {"STATUS": status, "IMAGE": self._image, "MESSAGE": message, "SECONDS": f"{seconds:.3f}"}
         environment = {f"BASEDEV_{name}": value for name, value in about.items()}
         if self._hook:
             self._waiting = environment  # only the newest: one that never ends must not pile them up
