@@ -1,5 +1,8 @@
 #include "evaluate.h"
 
+#include "lines.h"
+
+#include <climits>
 #include <csignal>
 #include <cstring>
 #include <unistd.h>
@@ -98,31 +101,15 @@ std::string message_of_error(const std::function<void()> &work) {
     return error ? error_text(error) : std::string();
 }
 
-// Line numbers are in LineNumberNodes only, which are immutable.
-static void move_lines(jl_value_t *code, long by) {
-    if (jl_is_quotenode(code))
-        return move_lines(jl_fieldref_noalloc(code, 0), by);
-    if (!jl_is_expr(code))
-        return;
-    for (size_t i = 0; i < jl_expr_nargs(code); i++) {
-        jl_value_t *part = jl_exprarg(code, i);
-        if (!jl_is_linenode(part)) {
-            move_lines(part, by);
-            continue;
-        }
-        jl_value_t *moved = jl_new_struct_uninit(jl_linenumbernode_type);
-        *(intptr_t *)moved = jl_linenode_line(part) + by;
-        ((jl_value_t **)moved)[1] = jl_linenode_file(part);
-        jl_exprargset(code, i, moved);
-    }
-}
-
 // The parser takes as long for 1,500 empty lines as for 1,500 bytes of code, so they are not put in front of the text.
 jl_value_t *parsed_at(const std::string &file, long line, const std::string &text) {
     jl_value_t *code = jl_parse_input_line(text.data(), text.size(), file.data(), file.size());
-    JL_GC_PUSH1(&code);
-    move_lines(code, line - 1);
-    JL_GC_POP();
+    Lines lines;
+    lines.move(file, 1, LONG_MAX, line - 1);
+    bool changed = false;
+    int collecting = jl_gc_enable(0);
+    code = lines.settled(code, changed);
+    jl_gc_enable(collecting);
     return code;
 }
 

@@ -44,20 +44,24 @@ static long last_line(jl_value_t *code, jl_sym_t *file) {
     return last;
 }
 
+template <class F> static bool any_literal(jl_method_t *method, const F &is_meant) {
+    for (size_t i = 0; method->roots && i < jl_array_len(method->roots); i++)
+        if (is_meant(jl_array_ptr_ref(method->roots, i)))
+            return true;
+    return false;
+}
+
 void Lines::find_macros(const Image &image) {
     for (jl_value_t *object : image.all_of(jl_method_type)) {
         auto *method = (jl_method_t *)object;
-        if (*jl_symbol_name(method->name) != '@' || !moves.count(method->file) || !method->source ||
-            !jl_typeis(method->source, jl_array_uint8_type))
+        jl_code_info_t *code = *jl_symbol_name(method->name) == '@' && moves.count(method->file) ? lowered_code(method)
+                                                                                               : nullptr;
+        if (!code)
             continue;
-        auto *code = jl_uncompress_ir(method, nullptr, (jl_array_t *)method->source);
         long last = std::max((long)method->line, last_line((jl_value_t *)code->code, method->file));
         macros[method->file].push_back({method->line, last});
         // The serializer has numbers for some names of files (common_symbols1.inc, common_symbols2.inc).
-        bool named = false;
-        for (size_t i = 0; method->roots && i < jl_array_len(method->roots); i++)
-            named |= jl_array_ptr_ref(method->roots, i) == (jl_value_t *)method->file;
-        unnamed |= !named;
+        unnamed |= !any_literal(method, [&](jl_value_t *literal) { return literal == (jl_value_t *)method->file; });
     }
 }
 
@@ -157,10 +161,8 @@ void Lines::settle(const Image &image) {
     find_macros(image);
     // Macros put lines of their own file into methods of others: such a file's name is among a method's literals, mostly.
     auto concerns = [&](jl_method_t *method) {
-        bool found = moves.count(method->file) != 0;
-        for (size_t i = 0; method->roots && i < jl_array_len(method->roots) && !found; i++)
-            found = moves.count((jl_sym_t *)jl_array_ptr_ref(method->roots, i)) != 0;
-        return found;
+        return moves.count(method->file) ||
+               any_literal(method, [&](jl_value_t *literal) { return moves.count((jl_sym_t *)literal) != 0; });
     };
     for (jl_value_t *object : image.all_of(jl_method_type))
         if (concerns((jl_method_t *)object))

@@ -14,6 +14,9 @@ public:
     // Gives the methods of the image that stand there, their lowered code, and inferred code that they are part of,
     // their present lines. Once.
     void settle(const Image &image);
+    // The value with its LineNumberNodes, which macros have in what they quote, in their present lines. To be called while nothing
+    // is collected.
+    jl_value_t *settled(jl_value_t *code, bool &changed) const;
 
 private:
     struct Range {
@@ -33,6 +36,4 @@ private:
     // Gives an object with fields `file` and `line` (a LineInfoNode, a GeneratedFunctionStub) its present line.
     // Returns whether that is another one.
     bool settle_fields(jl_value_t *object, jl_sym_t *made_in = nullptr) const;
-    // The value with its LineNumberNodes, which macros have in what they quote, in their present lines.
-    jl_value_t *settled(jl_value_t *code, bool &changed) const;
 };
