@@ -11,6 +11,7 @@ from conftest import Bench
 from basedev.distribution import Distribution
 from basedev.engines.stock15.baseimage import make_base_image
 from basedev.engines.stock15.host_program import Host, host_program
+from basedev.revision import Evaluate
 from basedev.storage import Storage
 
 BASE_TESTS = ("strings/basic", "strings/util", "dict", "iterators")
@@ -105,3 +106,24 @@ def test_stack_traces_name_the_edited_lines(bench: Bench) -> None:
     done = subprocess.run(command, env=bench.environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"fails(::Int64) at ./strings/util.jl:{line}" in done.stderr
+
+
+def test_kept_parsed_statements_are_what_the_parser_makes(julia: Distribution, tmp_path: Path) -> None:
+    text = r"""const probed = (@__LINE__, 1, -2.5, 1.5f0, 0x12, 0x1234, 0x12345678, 'c', "s$(1 + 1)", :(a.b[1] = $(:c)),
+        :x, nothing, true, 0x123456789, `ls -l`, r"e", (@__LINE__, @__FILE__), [x^2 for x in 1:2], :(:y))"""
+    uncommon = "const uncommon = (100000000000000000000, 0x123456789abcdef0123, @__LINE__)"
+    base, program = make_base_image(julia, Storage(), lambda *_: None), host_program(julia, Storage(), lambda _: None)
+    own = [Evaluate("Base", "probe.jl", line, statement) for statement in (text, uncommon) for line in (7, 8)]
+    entries = [entry for entry in base.census.entries if not entry.fails][::5]
+    statements = [entry.evaluation(base.files) for entry in entries]
+    with Host(program, base.sysimage, julia) as host:
+        host.keep_parsed(own[::2], tmp_path / "trees.bin")
+        parsed_now, again = host.results([], own), host.results([], statements)
+    assert len(set(parsed_now)) == 4  # lines count
+    with Host(program, base.sysimage, julia, parsed=tmp_path / "trees.bin") as host:
+        assert host.results([], own) == parsed_now
+    with Host(program, base.sysimage, julia, parsed=base.trees) as host:
+        given = host.results([], statements)
+    same = {entry.text for entry, digest in zip(entries, again, strict=True) if digest == entry.digest}  # not the time
+    assert len(same) > 1000
+    assert same <= {entry.text for entry, digest in zip(entries, given, strict=True) if digest == entry.digest}

@@ -388,7 +388,7 @@ class Builder(ImageBuilder):
 
     def _check_results(self, image: Path, question: Question) -> None:
         """Raises OtherResults when statements that the edit left as they are give something else on an image."""
-        with self._host(image) as host:
+        with Host(self._program, image, self.checkout.distribution, parsed=self.base.trees) as host:
             answer = host.results([], [statement for _, statement in question.left])
         if not question.answer(answer):
             raise OtherResults

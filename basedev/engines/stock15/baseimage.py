@@ -43,9 +43,11 @@ CONTENTS = "13"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = (
     *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "digest.cpp"),
-    *("breakpoints.cpp", "dependencies.cpp", "inference.cpp", "blob.cpp", "room.cpp"),
+    *("breakpoints.cpp", "dependencies.cpp", "inference.cpp", "blob.cpp", "room.cpp", "trees.cpp"),
 )
 """The host's sources on which a base image depends."""
+
+PARSED = "trees.bin"
 
 SECONDS = {"host": 25.0, "code": 75.0, "lines": 7.0, "link": 1.0, "dependencies": 20.0, "census": 45.0}
 
@@ -108,6 +110,11 @@ class BaseImage(KeptImage):
     def dependencies(self) -> Path:
         """The record of what its results of inference depend on, beyond the edges that Julia keeps."""
         return self.entry.file(DEPENDENCIES)
+
+    @property
+    def trees(self) -> Path:
+        """What the parser makes of the statements of its census, for hosts that are to evaluate them."""
+        return self.entry.file(PARSED)
 
     @cached_property
     def parsed(self) -> Kept:
@@ -239,7 +246,9 @@ def _take_census(
         includes = {path: own for path in paths if (own := includes_in(path, sources[path]))}
         keep(made / "statements.zip", parsed.items(), includes)
         statements = list(census_of(parsed, files))
-        gave = host.census([step for _, _, step in statements], made / "census.bin")
+        evaluations = [step for _, _, step in statements]
+        gave = host.census(evaluations, made / "census.bin")
+        host.keep_parsed(evaluations, made / PARSED)
     keep_census(made / "census.json", statements, gave)
 
 

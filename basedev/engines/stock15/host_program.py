@@ -104,9 +104,9 @@ class _Own:
 
     failure: type[InternalError] = InternalError
 
-    def __init__(self, program: Path, image: Path, distribution: Distribution, log: int) -> None:
+    def __init__(self, program: Path, image: Path, distribution: Distribution, parsed: Path | None, log: int) -> None:
         self._process = subprocess.Popen(
-            [program, image, str(os.getpid()), distribution.standard_libraries],
+            [program, image, str(os.getpid()), distribution.standard_libraries, *([parsed] if parsed else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -171,13 +171,20 @@ class Host:
     """A running host on one image. Use as a context manager: leaving it ends the process."""
 
     def __init__(
-        self, program: Path, image: Path, distribution: Distribution, served: socket.socket | None = None
+        self,
+        program: Path,
+        image: Path,
+        distribution: Distribution,
+        served: socket.socket | None = None,
+        *,
+        parsed: Path | None = None,
     ) -> None:
-        """With `served`, a connection to the image's server, the host is a child of that."""
+        """With `served`, a connection to the image's server, the host is a child of that. An own one takes what
+        `keep_parsed` wrote."""
         # Not the terminal: the runtime makes its streams non-blocking.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the host
         log = self._log.fileno()
-        self._process = _Served(served, log) if served else _Own(program, image, distribution, log)
+        self._process = _Served(served, log) if served else _Own(program, image, distribution, parsed, log)
         self._evaluated: tuple[Sequence[Step], dict[str, Any]] | None = None
         """Steps that the host has evaluated, and its answer; it can still go back."""
 
@@ -232,6 +239,11 @@ class Host:
         of one that fails."""
         path = os.fsencode(record)
         return list(self._ask(b"census %d %d\n" % (len(path), len(statements)), path, *encode(statements)))
+
+    def keep_parsed(self, statements: Sequence[Evaluate], file: Path) -> None:
+        """Writes to `file` what the parser makes of the statements, for hosts that are to evaluate them."""
+        path = os.fsencode(file)
+        self._ask(b"parsed %d %d\n" % (len(path), len(statements)), path, *encode(statements))
 
     def computed(self, steps: Sequence[Step], record: Path | None, dependencies: Path | None) -> dict[str, Any]:
         """What `trial` answers; as `computed` also the numbers of the statements of a census that ran what the

@@ -4,6 +4,7 @@
 #include "digest.h"
 #include "evaluate.h"
 #include "timings.h"
+#include "trees.h"
 
 #include <algorithm>
 #include <csignal>
@@ -119,11 +120,11 @@ void take_out_bodies(jl_value_t *code) {
 
 // Evaluates a statement without the bodies of functions: of what macros make of them, which adds to `digest`, lowering
 // makes the same in any case, and takes long. Returns an empty string, or Julia's message about the error.
-std::string evaluate_signatures(jl_module_t *module, const Statement &statement) {
+std::string evaluate_signatures(jl_module_t *module, const Statement &statement, const Trees *trees) {
     return message_of_error([&] {
         jl_value_t *parsed = nullptr, *expanded = nullptr;
         JL_GC_PUSH2(&parsed, &expanded);
-        parsed = parsed_at(statement.file, statement.line, statement.text);
+        parsed = trees ? trees->of(statement) : parsed_at(statement.file, statement.line, statement.text);
         bool several = has_head(parsed, "toplevel");
         for (size_t i = 0; i < (several ? jl_expr_nargs(parsed) : 1); i++) {
             expanded = jl_macroexpand(several ? jl_exprarg(parsed, i) : parsed, module);
@@ -192,12 +193,12 @@ std::vector<jl_method_t *> Census::never_generated() const {
     return found;
 }
 
-std::string Census::result(const Statement &statement) const {
+std::string Census::result(const Statement &statement, const Trees *trees) const {
     Digest own(statement.module);
     digest = &own;
     evaluated = &statement;
     jl_module_t *module = find_module(image, statement.module);
-    std::string error = module ? evaluate_signatures(module, statement) : "no module";
+    std::string error = module ? evaluate_signatures(module, statement, trees) : "no module";
     generate(statement, [&](jl_value_t *code) { own.value(code); });
     return error.empty() ? own.digits() : "error: " + error;
 }
@@ -256,7 +257,7 @@ std::vector<std::string> Census::take(const std::vector<Statement> &statements, 
                     ran.clear();
                     alarm(MOST_SECONDS);
                     double begin = now();
-                    std::string gave = result(statements[i]);
+                    std::string gave = result(statements[i], nullptr);
                     // what was compiled for this runs unseen the first time
                     bool compiled = now() - begin > LEAST_SECONDS_TO_COMPILE;
                     for (size_t j = 0; compiled && j < without_code.size();) {
@@ -363,13 +364,13 @@ std::vector<uint32_t> Census::affected(const std::string &path, size_t since) co
 }
 
 std::vector<std::string> Census::results(const std::vector<Statement> &statements, const FromBothEnds &share,
-                                         bool from_last) const {
+                                         bool from_last, const Trees *trees) const {
     suspend_effects(image);
     QuietLogging quiet;
     std::vector<std::string> found(statements.size());
     share.each(from_last, [&](size_t i) {
         Interpreting without_compiling;
-        found[i] = result(statements[i]);
+        found[i] = result(statements[i], trees);
     });
     return found;
 }

@@ -16,6 +16,8 @@ struct Statement {
     long line;
 };
 
+class Trees;
+
 class Census {
 public:
     explicit Census(const Image &image);
@@ -29,9 +31,10 @@ public:
     std::vector<uint32_t> affected(const std::string &path, size_t since) const;
 
     // For each statement what it gives: a digest of the values that it binds and of the methods that it defines, or
-    // Julia's message when it fails. Nothing where the other child of `share` finds it out.
+    // Julia's message when it fails. Nothing where the other child of `share` finds it out. Those among `trees`, if there are
+    // any, need not be parsed.
     std::vector<std::string> results(const std::vector<Statement> &statements, const FromBothEnds &share,
-                                     bool from_last) const;
+                                     bool from_last, const Trees *trees) const;
 
     // Methods with a generator that was never called, so that it is not known what it runs.
     std::vector<jl_method_t *> never_generated() const;
@@ -44,7 +47,7 @@ private:
     std::vector<jl_method_t *> generated;
 
     // What evaluating a statement gives, without effect.
-    std::string result(const Statement &statement) const;
+    std::string result(const Statement &statement, const Trees *trees) const;
 
     // Calls the generators of the methods that the statement defined in the image, for what they were called for.
     void generate(const Statement &statement, const std::function<void(jl_value_t *)> &made) const;

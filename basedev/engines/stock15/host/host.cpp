@@ -30,10 +30,12 @@ static std::vector<Statement> statements_of(const std::vector<Step> &steps) {
     return statements;
 }
 
-Host::Host(const char *path, const char *libraries) : libraries(libraries) {
+Host::Host(const char *path, const char *libraries, const char *parsed) : libraries(libraries) {
     put_off_collection();
     image.load(path);
     timings.lap("load");
+    if (*parsed)
+        trees.reset(new Trees(parsed));
     revision.reset(new Steps(image, this->libraries));
     started_in = enter_newest_world();
     image.all_of(jl_module_type);  // found here, they are known to all children
@@ -129,6 +131,11 @@ void Host::census(const std::string &path, const std::vector<Step> &steps) {
     Json json;
     write_strings(json, census().take(statements_of(steps), path));
     answer(json);
+}
+
+void Host::keep_parsed(const std::string &path, const std::vector<Step> &steps) {
+    Trees::keep(statements_of(steps), path);
+    answer(Json().raw("null"));
 }
 
 void Host::computed(const std::string &path, const std::string &dependencies, const std::vector<Step> &steps) {
@@ -300,7 +307,7 @@ std::function<std::string()> Host::results_of(const std::vector<Step> &statement
         else if (is_cut_off)
             delta->take_back_cutoff();
         StandardLibraries found(libraries);
-        write_strings(results, census().results(statements_of(statements), share, from_last));
+        write_strings(results, census().results(statements_of(statements), share, from_last, trees.get()));
         return results.text;
     };
 }

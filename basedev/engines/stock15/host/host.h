@@ -12,6 +12,7 @@
 #include "requests.h"
 #include "steps.h"
 #include "timings.h"
+#include "trees.h"
 
 #include <functional>
 #include <memory>
@@ -20,7 +21,8 @@
 
 class Host {
 public:
-    Host(const char *path, const char *libraries);
+    // `parsed` are the image's statements, as keep_parsed has written them, if it is not empty.
+    Host(const char *path, const char *libraries, const char *parsed = "");
 
     // Finds out what any edit will ask for, as far as it is no matter of the runtime's. The record of dependencies is
     // in the file.
@@ -32,6 +34,7 @@ public:
     void native();
     void trial(const std::vector<Step> &steps, bool with_reason);
     void census(const std::string &path, const std::vector<Step> &steps);
+    void keep_parsed(const std::string &path, const std::vector<Step> &steps);
     void computed(const std::string &path, const std::string &dependencies, const std::vector<Step> &steps);
     void results(const std::vector<Step> &steps, const std::vector<Step> &evaluated);
     void compare(const std::vector<Step> &steps, const std::vector<Step> &compared);
@@ -49,6 +52,7 @@ private:
     std::unique_ptr<Delta> delta;
     std::unique_ptr<Steps> revision;
     std::unique_ptr<Census> known_census;
+    std::unique_ptr<const Trees> trees;
     std::unique_ptr<Dependencies> dependencies;
     std::string recorded_in;
     std::string new_code_reason;  // why no native code of the image can be kept after what was evaluated

@@ -184,6 +184,8 @@ void share_ptls_slots(Module &module) {
 }
 
 void emit_object(Module &module, const std::string &path) {
+    if (verifyModule(module, &errs()))
+        fail("generated code is malformed");
     auto target = target_machine();
     module.setTargetTriple(target->getTargetTriple().str());
     DataLayout layout = target->createDataLayout();
@@ -412,8 +414,6 @@ void Layer::generate(jl_array_t *instances, size_t world) {
                                                  fvar_name(first_fvar + i + 1), function, &module);
         hide(alias);
     }
-    if (verifyModule(module, &errs()))
-        fail("generated code is malformed");
 }
 
 void Layer::start_emission(const std::string &directory, const std::string &name, int parts) {

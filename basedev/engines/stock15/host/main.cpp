@@ -1,11 +1,12 @@
 // The host: a process that embeds Julia on a base image, takes requests on standard input and answers on
 // standard output. It does what needs the runtime's insides; basedev decides what is to be done.
 //
-//   host IMAGE [PARENT [LIBRARIES]]
+//   host IMAGE [PARENT [LIBRARIES [PARSED]]]
 //   host --serve IMAGE LIBRARIES DEPENDENCIES SOCKET IDLE MEMORY
 //
 // PARENT is the id of the process that it is to die with, LIBRARIES the directory of the standard libraries,
-// DEPENDENCIES the image's record of them (as `dependencies` writes it). With --serve, it does the same for each client
+// PARSED the statements of its sources as `parsed` wrote them, DEPENDENCIES the image's record of them (as `dependencies`
+// writes it). With --serve, it does the same for each client
 // of a socket, on its connection (serve.h).
 //
 // A request is a line of words, some of which are the lengths of byte strings that follow it at once. An answer
@@ -22,6 +23,7 @@
 //   rehearse COUNT, then COUNT steps   the same, and why no native code of the image can be kept, if it can't
 //   census LENGTH COUNT, a path, then COUNT evaluate steps
 //                                      writes to the path what each of them runs (census.h)
+//   parsed LENGTH COUNT, the same      writes to the path what the parser makes of each of them (trees.h)
 //   computed LENGTH LENGTH COUNT, two paths, then COUNT steps
 //                                      {"computed": the numbers of the census's steps that run what the steps change,
 //                                      "never_generated": file and line of methods whose generator was never called};
@@ -136,11 +138,14 @@ std::string resolved(const char *given) {
             else
                 host.trial(steps, verb == "rehearse");
         }
-        else if (verb == "census") {
+        else if (verb == "census" || verb == "parsed") {
             size_t count = 0;
             words >> count;
             std::string path = requests.bytes(number);
-            host.census(path, take_steps(count));
+            if (verb == "census")
+                host.census(path, take_steps(count));
+            else
+                host.keep_parsed(path, take_steps(count));
         }
         else if (verb == "computed") {
             size_t length = 0, count = 0;
@@ -193,8 +198,8 @@ int main(int argc, char **argv) {
         answer_requests(host);
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (argc < 2 || argc > 4) {
-        fprintf(stderr, "usage: host IMAGE [PARENT [LIBRARIES]]\n"
+    if (argc < 2 || argc > 5) {
+        fprintf(stderr, "usage: host IMAGE [PARENT [LIBRARIES [PARSED]]]\n"
                         "   or: host --serve IMAGE LIBRARIES DEPENDENCIES SOCKET IDLE MEMORY\n");
         return 2;
     }
@@ -209,6 +214,6 @@ int main(int argc, char **argv) {
     dup2(STDERR_FILENO, STDOUT_FILENO);
     check_abi();
     start_julia(path.c_str());
-    Host host(path.c_str(), argc == 4 ? argv[3] : "");
+    Host host(path.c_str(), argc > 3 ? argv[3] : "", argc > 4 ? argv[4] : "");
     answer_requests(host);
 }
