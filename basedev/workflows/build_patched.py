@@ -120,7 +120,7 @@ class PatchedBuilder(ImageBuilder):
             return host.native_signatures()
 
     def _host(self) -> Host:
-        return Host(self.checkout.julia, self.base.sysimage, self.base.census)
+        return Host(self.checkout.julia, self.base.host, self.base.census, has_program=True)
 
     def _revise(self, sources: Sources, host: Host) -> Revision:
         old, files = self.base.sources, self.base.files

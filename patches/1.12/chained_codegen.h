@@ -56,3 +56,20 @@ static void emit_chainable(Module &M)
     auto T_int8 = Type::getInt8Ty(M.getContext());
     new GlobalVariable(M, T_int8, true, GlobalVariable::ExternalLinkage, ConstantInt::get(T_int8, 1), "jl_image_chainable");
 }
+
+// Writes the heap beside the archive, where it need not go through LLVM, with room for the header that makes an object file
+// of it. What LLVM gets in its place is one byte, which `sysdata` does not keep.
+static void write_heap_aside(const ios_t *heap, GlobalVariable *sysdata, const char *archive)
+{
+    sysdata->setInitializer(nullptr);
+    auto path = std::string(archive) + ".heap";
+    std::error_code error;
+    raw_fd_ostream file(path, error);
+    file.write_zeros(64);
+    file.write((const char*)heap->buf, heap->size);
+    file.close();
+    if (error || file.has_error()) {
+        jl_safe_printf("ERROR: cannot write %s\n", path.c_str());
+        exit(1);
+    }
+}

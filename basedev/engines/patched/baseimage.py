@@ -23,9 +23,10 @@ from ...syntax import statements
 from .. import Progress
 from ..kept import KeptImage, files_of, included, keep_sources, note_base
 from .census import RECORD, KeptCensus, keep, statements_of
-from .host_program import Host
+from .host_program import SCRIPT, Host
+from .hostimage import NAME, make_host_image
 
-CONTENTS = "2"
+CONTENTS = "3"
 """Another one when another thing is noted of a base image."""
 
 IMAGE, ARCHIVE = "usr/lib/julia/sys.so", "usr/lib/julia/sys-o.a"
@@ -33,8 +34,8 @@ IMAGE, ARCHIVE = "usr/lib/julia/sys.so", "usr/lib/julia/sys-o.a"
 LOADED = "usr/lib/julia/sysbase-o.a"
 """What `make` makes by loading all sources, and anew where one of them is newer (`sysimage.mk`)."""
 
-CENSUS = Path(__file__).with_name("census.jl")
-"""What takes the census: its digests are compared with those that it gives later."""
+PROGRAM = (SCRIPT, SCRIPT.with_name("census.jl"))
+"""What the host's image has in it, and takes the census: its digests are compared with those that it gives later."""
 
 BOOT = "base/boot.jl"
 """What defines Core, which Julia does not record."""
@@ -60,6 +61,11 @@ class BaseImage(KeptImage):
     def code(self) -> Path:
         """The object file with all its native code."""
         return self.entry.file(CODE)
+
+    @property
+    def host(self) -> Path:
+        """It with the host's program in it."""
+        return self.entry.file(NAME)
 
     @cached_property
     def census(self) -> KeptCensus:
@@ -108,7 +114,7 @@ def record_base(checkout: Checkout, base: BaseImage) -> None:
 
 def _version() -> str:
     """Of what is noted of a base image."""
-    return digest_of(CONTENTS, CENSUS.read_bytes())
+    return digest_of(CONTENTS, *(path.read_bytes() for path in PROGRAM))
 
 
 def _noted(checkout: Checkout, image: Path) -> str | None:
@@ -149,13 +155,15 @@ def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
     sources = Sources.read(checkout.root)
     keep_sources(made, ((path, sources.contents[path]) for path in sources.blobs))
     _join_code(checkout.root / ARCHIVE, made)
-    with Host(checkout.julia, made / "base.so") as host:
+    target = _cpu_target(checkout.root)
+    make_host_image(made / "base.so", made / CODE, target, checkout.julia, made)
+    with Host(checkout.julia, made / NAME, has_program=True) as host:
         facts = host.facts()
         recorded = included([("Core", str(checkout.root / BOOT)), *facts["files"]], _path_in(checkout.root))
         computing = _take_census(sources, recorded, host, made)
     return {
         "julia_version": facts["version"],
-        "cpu_target": _cpu_target(checkout.root),
+        "cpu_target": target,
         "sources": dict(sources.blobs),
         "included": recorded,
         "computing": computing,

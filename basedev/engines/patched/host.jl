@@ -1,10 +1,10 @@
 # The host: a process on a base image that answers questions about sources and definitions, by Julia's own parser and
 # method table. basedev decides what is to be done.
 #
-#   julia -J IMAGE host.jl DESCRIPTOR
+#   julia -J IMAGE -L host.jl -e "BasedevHost.serve(DESCRIPTOR)"
 #
-# Requests come on standard input, answers go to the file descriptor: each a line with its length in bytes, and that
-# many bytes of JSON. A request is a line of words, some of which are the lengths of byte strings that follow it.
+# Without -L on an image that has the module (`hostimage.py`). Requests come on standard input, answers go to the file
+# descriptor: each a line with its length in bytes, and that many bytes of JSON. A request is a line of words, some of which are the lengths of byte strings that follow it.
 #
 #   parse COUNT, then COUNT times a line LENGTH and a text
 #                                      for each text an array with one object a statement, as the engine for Julia 1.5
@@ -433,7 +433,11 @@ function trial(steps)
     ])
 end
 
+# Files of the compiler that print what it has made, and what --trim objects to: no code comes out otherwise by them.
+const PRINTING = ("Compiler/src/ssair/show.jl", "Compiler/src/verifytrim.jl")
+
 function is_compilers(instance)
+    instance.def isa Method && any(file -> endswith(String(instance.def.file), file), PRINTING) && return false
     m = instance.def isa Method ? instance.def.module : instance.def
     while m !== Base.Compiler
         parentmodule(m) === m && return false
@@ -501,13 +505,13 @@ end
 
 # ---- requests ----
 
-function read_steps(count)
+function read_steps(requests, count)
     steps = Any[]
     for _ in 1:count
-        kind, rest... = split(readline(REQUESTS))
+        kind, rest... = split(readline(requests))
         numbers = parse.(Int, rest)
         lengths, others = divided(kind, numbers)
-        push!(steps, (String(kind), String[String(read(REQUESTS, length)) for length in lengths], others))
+        push!(steps, (String(kind), String[String(read(requests, length)) for length in lengths], others))
     end
     return steps
 end
@@ -518,23 +522,23 @@ divided(kind, numbers) =
     kind in ("move", "unlog") ? (numbers[1:1], numbers[2:end]) :
     kind == "undocument" ? (numbers[3:end], numbers[1:2]) : (numbers, Int[])
 
-function answer(request)
+function answer(requests, request)
     io = IOBuffer()
     kind, rest... = split(request)
     if kind == "parse"
-        texts = Any[String(read(REQUESTS, parse(Int, readline(REQUESTS)))) for _ in 1:parse(Int, rest[1])]
+        texts = Any[String(read(requests, parse(Int, readline(requests)))) for _ in 1:parse(Int, rest[1])]
         json(io, Any[parsed(text) for text in texts])
     elseif kind == "trial"
-        json(io, trial(read_steps(parse(Int, rest[1]))))
+        json(io, trial(read_steps(requests, parse(Int, rest[1]))))
     elseif kind == "census"
-        path = String(read(REQUESTS, parse(Int, rest[1])))
-        json(io, take_census(path, as_statements(read_steps(parse(Int, rest[2])))))
+        path = String(read(requests, parse(Int, rest[1])))
+        json(io, take_census(path, as_statements(read_steps(requests, parse(Int, rest[2])))))
     elseif kind == "affected"
-        path = String(read(REQUESTS, parse(Int, rest[1])))
+        path = String(read(requests, parse(Int, rest[1])))
         prepare()
         json(io, Object(["computed" => affected(path), "never_generated" => never_generated()]))
     elseif kind == "results"
-        json(io, results(as_statements(read_steps(parse(Int, rest[1])))))
+        json(io, results(as_statements(read_steps(requests, parse(Int, rest[1])))))
     elseif kind == "native"
         json(io, native())
     elseif kind == "facts"
@@ -546,18 +550,21 @@ function answer(request)
     return take!(io)
 end
 
-const REQUESTS = fdio(0)
+serve(descriptor::Int) = serve(fdio(0), fdio(descriptor))
 
-function serve(descriptor)
-    answers = fdio(descriptor)
+function serve(requests, answers)
     push!(WORLD, Base.tls_world_age())
-    while !eof(REQUESTS)
-        bytes = answer(readline(REQUESTS))
+    while !eof(requests)
+        bytes = answer(requests, readline(requests))
         write(answers, string(length(bytes)), '\n', bytes)
         flush(answers)
     end
 end
 
+# Answers the requests in a file, so that what they need is compiled, and is then as it was before.
+function rehearse(file)
+    open(requests -> open(answers -> serve(requests, answers), "/dev/null", "w"), file)
+    foreach(empty!, (WORLD, BEGUN, CHANGED, ALL_METHODS, GENERATED, GIVEN, TYPE_TEXTS))
 end
 
-BasedevHost.serve(parse(Int, ARGS[1]))
+end

@@ -28,22 +28,14 @@ IN_THE_WAY = ("it is already declared", "conflicts with an existing")
 class _Process:
     """A Julia that runs `host.jl`."""
 
-    def __init__(self, julia: Path, image: Path) -> None:
+    def __init__(self, julia: Path, image: Path, program: Sequence[str | Path]) -> None:
         # Its own standard streams are for what evaluated code prints.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         reading, writing = os.pipe()
+        command: list[str | Path] = [*without_settings("JULIA_"), julia, "-J", image]
+        command += ["--startup-file=no", "--history-file=no", "-O1", *program, "-e", f"BasedevHost.serve({writing})"]
         self._running = subprocess.Popen(
-            [
-                *without_settings("JULIA_"),
-                julia,
-                "-J",
-                image,
-                "--startup-file=no",
-                "--history-file=no",
-                "-O1",
-                SCRIPT,
-                str(writing),
-            ],
+            command,
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
@@ -81,11 +73,15 @@ def _defining(steps: Sequence[Step]) -> list[Step]:
 class Host:
     """Answers what `revise` asks about one image. Use as a context manager: leaving it ends all its processes."""
 
-    def __init__(self, julia: Path, image: Path, census: KeptCensus | None = None) -> None:
+    def __init__(
+        self, julia: Path, image: Path, census: KeptCensus | None = None, *, has_program: bool = False
+    ) -> None:
+        """`has_program` tells that the image has the host's program in it (`hostimage.py`)."""
         self._julia, self._image, self._census = julia, image, census
+        self._program: list[str | Path] = [] if has_program else ["-L", SCRIPT]
         self._all: list[_Process] = []
         self._ready: list[_Process] = []
-        """Started before they are needed, since Julia takes seconds to read what they run."""
+        """Started before they are needed."""
         self._asked = self._start()
         """What evaluates nothing."""
         self.invalidated = 0
@@ -103,7 +99,7 @@ class Host:
 
     def _start(self) -> _Process:
         while len(self._ready) < (2 if self._census else 1):
-            self._ready.append(_Process(self._julia, self._image))
+            self._ready.append(_Process(self._julia, self._image, self._program))
             self._all.append(self._ready[-1])
         return self._ready.pop(0)
 
