@@ -282,10 +282,17 @@ def only_defines_methods(tree: Tree) -> bool:
     if tree[0] in ("if", "elseif"):
         return all(map(only_defines_methods, tree[2:])) and not mentions(tree[1], "isdefined")
     if tree[0] == "for":
-        return only_defines_methods(tree[-1])
+        body = tree[-1]
+        parts = body[1:] if isinstance(body, tuple) and body[:1] == ("block",) else [body]
+        return all(only_defines_methods(part) or _sets_local(part) for part in parts)
     if tree[0] == "macrocall":
         return name_of(tree[1]) in WRAPPING_MACROS and only_defines_methods(tree[-1])
     return is_method(tree) or tree[0] == "macro"
+
+
+def _sets_local(tree: Tree) -> bool:
+    """Whether a statement in a loop sets a variable of the loop's own."""
+    return isinstance(tree, tuple) and tree[:1] == ("=",) and isinstance(tree[1], str) and not _calls_mutating(tree[2])
 
 
 def _is_name(left: Tree) -> bool:

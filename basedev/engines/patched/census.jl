@@ -332,6 +332,12 @@ function type_of(m::Module, @nospecialize(argument))
     return called isa Type ? called : Any
 end
 
+# Whether a call at top level makes an object that nothing keeps, so that it gets compiled, or loads how code is printed.
+function leaves_nothing(m::Module, call::Expr)
+    called = called_by(m, call)
+    return called isa Type || called === Base.Compiler.load_irshow!
+end
+
 # What a statement gives, as a digest, or Julia's message about an error; with what it calls.
 function evaluated(one::Computing)
     empty!(GIVEN)
@@ -348,7 +354,7 @@ function evaluated(one::Computing)
             for part in parts
                 if Meta.isexpr(part, :call)
                     push!(GIVEN, part)
-                    append!(called, may_call(m, part))
+                    leaves_nothing(m, part) || append!(called, may_call(m, part))
                 else
                     suspended(m, part)
                 end
@@ -458,7 +464,8 @@ end
 function mark(one)
     isempty(generated_by(one)) || return " generates"
     tree, _ = Core._parse(one.text, one.file, one.line, 0, :all)
-    return any(part -> Meta.isexpr(part, :call), tree.args) ? " calls" : ""
+    m = find_module(one.module_name)
+    return any(part -> Meta.isexpr(part, :call) && !leaves_nothing(m, part), tree.args) ? " calls" : ""
 end
 
 # Methods whose generator was never called, so that it is not known what it runs.
@@ -528,6 +535,13 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
     elseif value isa Union{Method,Core.MethodInstance,Core.CodeInstance,Core.Binding,Task,Ptr,WeakRef,Base.AbstractLock,IOStream,
                            Base.LibuvStream}
         # what is of one process, or of this moment
+    elseif value isa BigFloat && getfield(value, 1) isa Memory
+        # precision, sign, exponent, a pointer, and digits, which zero, infinities and NaN do not have
+        words = getfield(value, 1)
+        foreach(word -> add_value(digest, word, depth + 1), (words[1], words[2] % UInt32, words[3]))
+        if words[3] % Int > typemin(Int) + 3
+            foreach(word -> add_value(digest, word, depth + 1), words[5:end])
+        end
     elseif value isa Core.CodeInfo
         for field in (:code, :slotnames, :inlining, :propagate_inbounds, :purity, :constprop, :nospecializeinfer)
             add_value(digest, getfield(value, field), depth + 1)

@@ -429,18 +429,26 @@ function trial(steps)
         "errors" => errors,
         "emptied" => emptied(steps),
         "invalidated" => length(instances),
-        "compiler" => any(is_compilers, instances),
+        "compiler" => Any[full_text(one.specTypes) for one in instances if is_compilers(one)],
     ])
 end
 
-# Files of the compiler that print what it has made, and what --trim objects to: no code comes out otherwise by them.
-const PRINTING = ("Compiler/src/ssair/show.jl", "Compiler/src/verifytrim.jl")
+# What loads and starts the compiler, prints what it has made or what --trim objects to, and lists for an image what to
+# compile: no code comes out otherwise by that.
+const ASIDE_MODULES, ASIDE_FILE = (:IRShow, :TrimVerifier), "Compiler/src/bootstrap.jl"
+const ASIDE_NAMES = ("include", "load_irshow!", "compile!")
+
+is_aside(method::Method) = endswith(String(method.file), ASIDE_FILE) || plain_name(method.name) in ASIDE_NAMES
+
+# Of `#f#1`, which has the body of a function `f` with keywords, `f`.
+plain_name(name::Symbol) = (parts = split(String(name), '#'); length(parts) > 1 ? parts[2] : parts[1])
 
 function is_compilers(instance)
-    instance.def isa Method && any(file -> endswith(String(instance.def.file), file), PRINTING) && return false
-    m = instance.def isa Method ? instance.def.module : instance.def
+    method = instance.def
+    method isa Method && is_aside(method) && return false
+    m = method isa Method ? method.module : method
     while m !== Base.Compiler
-        parentmodule(m) === m && return false
+        (parentmodule(m) === m || nameof(m) in ASIDE_MODULES) && return false
         m = parentmodule(m)
     end
     return true

@@ -15,6 +15,7 @@ from ...census import DOCUMENTS_OTHERWISE, MACHINERY_OF_DOCS
 from ...errors import NeedsFullRebuild
 from ...process import without_settings
 from ...revision import Delete, Evaluate, Step
+from ...signatures import pretty
 from ..conversation import BROKEN, FIRST, exchange, failure
 from ..requests import encode
 from .census import DOCUMENTING, KeptCensus, what
@@ -154,7 +155,8 @@ class Host:
             said = answer["errors"][0]["message"].splitlines()[0]
             raise NeedsFullRebuild(f"a definition can't be taken back: {said}")
         if answer["compiler"]:
-            raise NeedsFullRebuild("Julia's compiler uses what changed, and compiled everything")
+            user = min(map(pretty, answer["compiler"]))
+            raise NeedsFullRebuild(f"Julia's compiler uses what changed (in {user}), and compiled everything")
         self.invalidated = answer["invalidated"]
         if record is None or self._census is None:
             return {**answer, "computed": [], "never_generated": []}

@@ -6,7 +6,7 @@ from ...difference import FileDifference
 from ...errors import NeedsFullRebuild
 from ...includes import SourceFile
 from ...sources import ChangeSet
-from ...syntax import Statement, Tree, describe, exported, only_defines, only_defines_methods
+from ...syntax import Statement, Tree, describe, exported, name_of, only_defines, only_defines_methods
 
 
 def check(changes: ChangeSet, files: dict[str, SourceFile]) -> None:
@@ -22,13 +22,20 @@ def check(changes: ChangeSet, files: dict[str, SourceFile]) -> None:
 
 
 def check_difference(path: str, difference: FileDifference) -> None:
-    """Raises NeedsFullRebuild for a statement that is gone and did more than to define methods, to export names and to
-    import what others import now, or for a new one that does more than to define."""
-    imports = {one for replacement in difference.evaluated for one in _imported(replacement.statement)}
+    """Raises NeedsFullRebuild for a statement that is gone and did more than to define methods, to document, to export
+    names, and to define types or import what others define and import now, or for a new one that does more than to
+    define and to document."""
+    now = [replacement.statement for replacement in difference.evaluated]
+    imports = {one for statement in now for one in _imported(statement)}
+    kept = {one for statement in now if (one := _defined_alike(statement))}
     for statement in difference.removed:
         names = _imported(statement)
         if not (
-            only_defines_methods(statement.tree) or exported(statement.tree) is not None or imports >= names != set()
+            only_defines_methods(statement.tree)
+            or exported(statement.tree) is not None
+            or imports >= names != set()
+            or _defined_alike(statement) in kept
+            or _only_documents(statement)
         ):
             raise NeedsFullRebuild(f"{_place(path, statement)} changed, and is not followed on this Julia yet")
     for replacement in difference.evaluated:
@@ -36,8 +43,30 @@ def check_difference(path: str, difference: FileDifference) -> None:
         unnamed = any(
             not one[2] and one[1] == "import" for one in _imported(statement)
         )  # it is not seen what it imports
-        if unnamed or not (replacement.only_documentation or only_defines(statement.tree)):
+        defines = replacement.only_documentation or only_defines(statement.tree) or _only_documents(statement)
+        if unnamed or not defines:
             raise NeedsFullRebuild(f"{_place(path, statement)} is new, and is not followed on this Julia yet")
+
+
+def _defined_alike(statement: Statement) -> Tree:
+    """What has to be there again for a statement that defines more than methods, with where it is defined: a type
+    (Julia tells when it is another one), or definitions under a condition. Nothing for others."""
+    tree = statement.tree
+    if not isinstance(tree, tuple) or not tree:
+        return None
+    if tree[0] == "struct":
+        return (statement.inside, "struct", describe(tree))
+    if tree[0] == "if" and only_defines(tree):
+        return (statement.inside, "if", tree[1])
+    return None
+
+
+def _only_documents(statement: Statement) -> bool:
+    """Whether a statement gives a docstring to a signature or a keyword, and does nothing else."""
+    tree = statement.tree
+    if statement.documentation is None or not isinstance(tree, tuple) or not tree:
+        return False
+    return tree[0] == "call" or (tree[0] == "macrocall" and name_of(tree[1]) == "@kw_str")
 
 
 def _imported(statement: Statement) -> set[Tree]:
