@@ -151,6 +151,27 @@ def test_a_full_rebuild_that_differs_is_told(modern: Modern) -> None:
     assert doc.startswith("docstring Base.shout in Base Tuple{Any}: missing in the full rebuild")
 
 
+LPAD = """function lpad(
+    s::Union{AbstractChar,AbstractString},
+    n::Integer,
+    p::Union{AbstractChar,AbstractString}=' ',
+)
+"""
+"""How a method begins that the compiler prints with."""
+SEMAPHORE = "mutable struct Semaphore\n    sem_size::Int\n"
+
+
+def test_constructors_and_what_does_not_compile(modern: Modern) -> None:
+    modern.edit("base/lock.jl", "Semaphore size must be > 0", "Semaphore size must be large")
+    modern.edit("base/version.jl", "    idents = eachsplit(s, '.')\n", '    idents = eachsplit(s, ".")\n')
+    modern.edit(UTIL, LPAD, LPAD + '    n == 77 && return "edited"\n')
+    built = modern.chain()
+    told = {one["what"] for one in built["definitions"]["evaluated"]}
+    assert {"Base.Semaphore(::Any)", "Base.split_idents(::AbstractString)"} <= told
+    program = 'try Base.Semaphore(0) catch e; print(e.msg) end; print(v"1.2-a.1".prerelease, lpad("a", 77))'
+    assert modern.julia(built["image"], program) == 'Semaphore size must be large("a", 0x0000000000000001)edited'
+
+
 IRRATIONAL = "        const $esym = Irrational{$qsym}()\n"
 """A line of what `@irrational` makes of each of its uses."""
 
@@ -216,11 +237,12 @@ def test_error_of_syntax(modern: Modern) -> None:
             "top-level if in base/Base.jl",
         ),
         (
-            "base/version.jl",
-            "    idents = eachsplit(s, '.')\n",
-            '    idents = eachsplit(s, ".")\n',
-            "base/binaryplatforms.jl",
+            "base/experimental.jl",
+            "function register_error_hint(@nospecialize(handler), @nospecialize(exct::Type))\n",
+            "\0    handler === nothing && return nothing\n",
+            "runs what changed, and what it did can't be taken back",
         ),
+        ("base/lock.jl", SEMAPHORE, SEMAPHORE + "    more::Int\n", "Semaphore is bound to something else"),
         (
             "base/docs/Docs.jl",
             "function objectdoc(__source__, __module__, str, def, expr, sig = :(Union{}))\n",
@@ -281,6 +303,13 @@ METHOD = ("=", ("call", "f", "x"), "x")
         (("if", ("call", "isdefined", "Main", "a"), ("block", METHOD)), None, False),
         (None, ("macrocall", "@deprecate", ("call", "f", "x"), ("call", "g", "x")), True),
         (None, ("call", "register", "handler"), False),
+        (("struct", False, "A", ("block", METHOD)), ("struct", False, "A", ("block",)), True),
+        (("struct", False, "A", ("block",)), ("struct", False, "B", ("block",)), False),
+        (("struct", False, "A", ("block",)), None, False),
+        (("if", "a", ("block", ("const", ("=", "b", "1")))), ("if", "a", ("block", METHOD)), True),
+        (("if", "a", ("block", ("const", ("=", "b", "1")))), ("if", "c", ("block", METHOD)), False),
+        (("for", ("=", "a", "b"), ("block", ("=", "c", ("call", "Symbol", "a")), METHOD)), None, True),
+        (("for", ("=", "a", "b"), ("block", ("=", "c", ("call", "push!", "d", "a")), METHOD)), None, False),
     ],
 )
 def test_differences_that_are_chained(old: Tree, new: Tree, chained: bool) -> None:
@@ -289,6 +318,13 @@ def test_differences_that_are_chained(old: Tree, new: Tree, chained: bool) -> No
     )
     with nullcontext() if chained else pytest.raises(NeedsFullRebuild, match=r"in x\.jl:1"):
         check_difference("x.jl", difference)
+
+
+def test_docstrings_of_what_is_not_defined_there_are_chained() -> None:
+    signature, keyword = ("call", "all", "f", ("::", "AbstractArray")), ("macrocall", "@kw_str", Literal("s", "do"))
+    documented = [statement(tree, Literal("s", "Tells.")) for tree in (signature, keyword)]
+    replacements = [Replacement("x.jl", one) for one in documented]
+    check_difference("x.jl", FileDifference(removed=documented, evaluated=replacements))
 
 
 def test_statements_that_cannot_be_evaluated_again(tmp_path: Path) -> None:

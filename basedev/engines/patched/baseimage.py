@@ -97,6 +97,7 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
         entry = Store(storage).find("bases", name)
         if entry is None:
             _check(checkout, image)
+            _check_times(checkout, ())  # of most files before it takes long
             archive = _stamp(checkout.root / ARCHIVE)
             with storage.staging(f"base-{name}") as made:
                 about = _make(checkout, made)
