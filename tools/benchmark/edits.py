@@ -57,9 +57,9 @@ def _prepended(path: str, line: str, new: str) -> tuple[Change, ...]:
     return (Change(path, line, new + line),)
 
 
-def _below(path: str, line: str, new: str) -> tuple[Change, ...]:
+def below(path: str, line: str, new: str) -> tuple[Change, ...]:
     """A text put behind a line."""
-    return (Change(path, line, line + new),)
+    return (Change(path, line, line.replace("{", "{{").replace("}", "}}") + new),)
 
 
 CHOMP = "function chomp(s::String)\n"
@@ -87,7 +87,7 @@ EDITS = (
     Edit(
         "chomp",
         "`chomp(::String)`",
-        _below(UTIL, CHOMP, "    ncodeunits(s) == -{n} && return SubString(s)\n"),
+        below(UTIL, CHOMP, "    ncodeunits(s) == -{n} && return SubString(s)\n"),
     ),
     Edit(
         "ispow2",
@@ -104,7 +104,7 @@ EDITS = (
     Edit(
         "getindex",
         "`getindex(::String, ::Int)`",
-        _below(
+        below(
             "base/strings/string.jl",
             "@propagate_inbounds function getindex(s::String, i::Int)\n",
             "    i == -{n} && throw(BoundsError(s, i))\n",
@@ -114,7 +114,7 @@ EDITS = (
     Edit(
         "iterate",
         "`iterate(::String, ::Int)`",
-        _below(
+        below(
             "base/strings/string.jl",
             "@propagate_inbounds function iterate(s::String, i::Int=firstindex(s))\n",
             "    i == -{n} && return nothing\n",
@@ -136,7 +136,7 @@ EDITS = (
     Edit(
         "compiler",
         "a function of Core.Compiler",
-        _below(
+        below(
             "base/compiler/utilities.jl",
             "function quoted(@nospecialize(x))\n",
             "    x === -{n} && return x\n",

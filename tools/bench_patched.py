@@ -1,0 +1,113 @@
+"""What edits cost on a source checkout of current Julia that was built with the patches: from command to image.
+
+    tools/bench-patched ~/julia
+    tools/bench-patched ~/julia --runs 5 --edits leaf lpad
+
+Each edit has a number in it, so that each build is made and none is found. Edited files get their contents and times
+back, so that the checkout's own make finds nothing to do. What make takes can be seen when `basedev verify` has run it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmark.edits import Change, Edit, below
+from benchmark.measure import machine
+from benchmark.tables import table
+
+UTIL = "base/strings/util.jl"
+LPAD = """function lpad(
+    s::Union{AbstractChar,AbstractString},
+    n::Integer,
+    p::Union{AbstractChar,AbstractString}=' ',
+)
+"""
+CHOMP = "function chomp(s::AbstractString)\n"
+INDEX = "function ht_keyindex(h::Dict{K,V}, key) where V where K\n"
+
+EDITS = {
+    edit.name: edit
+    for edit in (
+        Edit("leaf", "new function", (Change(UTIL, "", "\nbench_{n}(s::String) = s * s\n"),)),
+        Edit("docstring", "docstring", (Change(UTIL, "Remove a single trailing newline", "Remove one newline ({n})"),)),
+        Edit("chomp", "`chomp(::AbstractString)`", below(UTIL, CHOMP, "    s === {n} && return s\n")),
+        Edit("lpad", "`lpad`", below(UTIL, LPAD, '    n == -{n} && return ""\n')),
+        Edit("index", "`ht_keyindex`", below("base/dict.jl", INDEX, "    key === -{n} && return -1\n")),
+    )
+}
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="builds of each edit (default 3)")
+    parser.add_argument("--edits", nargs="+", choices=EDITS, default=list(EDITS), metavar="EDIT")
+    arguments = parser.parse_args()
+    root = arguments.checkout.resolve()
+    ready = subprocess.run([sys.executable, "-m", "basedev", "-C", root, "init"], check=False)
+    if ready.returncode:
+        return ready.returncode
+    version = (root / "VERSION").read_text().strip()
+    print(f"{machine().rpartition(', Julia')[0]}, Julia {version}; median (least to most) of {arguments.runs}\n")
+    rows = [_row(EDITS[name], root, arguments.runs) for name in arguments.edits]
+    print(table(("edit", "seconds", "revise", "compile and write", "link", "invalidated"), rows))
+    return 0
+
+
+def _row(edit: Edit, root: Path, runs: int) -> list[str]:
+    built = [_build(edit, root, time.time_ns() // 1_000_000 % 10**9) for _ in range(runs)]
+    took = [one["seconds"] for one in built]
+    spread = f"{statistics.median(took):.2f} ({min(took):.2f}\N{EN DASH}{max(took):.2f})"
+    steps = [
+        f"{statistics.median(one['timings'][step] for one in built):.2f}" for step in ("revise", "compile", "link")
+    ]
+    return [edit.title, spread, *steps, str(built[-1]["invalidated"])]
+
+
+def _build(edit: Edit, root: Path, number: int) -> dict[str, Any]:
+    with _edited(root, edit.numbered(number)):
+        begin = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "basedev", "-C", root, "--json", "build", "--no-full-rebuild"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        seconds = time.monotonic() - begin
+    if done.returncode:
+        sys.exit(f"{edit.name}: {done.stdout or done.stderr}")
+    built: dict[str, Any] = json.loads(done.stdout)
+    if built["status"] != "built":
+        sys.exit(f"{edit.name}: the image was there before")
+    return {**built, "seconds": seconds}
+
+
+@contextmanager
+def _edited(root: Path, changes: tuple[Change, ...]) -> Iterator[None]:
+    before = {path: (path.read_bytes(), path.stat()) for path in {root / one.path for one in changes}}
+    try:
+        for one in changes:
+            text = (root / one.path).read_text()
+            if one.old and text.count(one.old) != 1:
+                sys.exit(f"{one.path} has not exactly one {one.old!r}")
+            (root / one.path).write_text(text.replace(one.old, one.new) if one.old else text + one.new)
+        yield
+    finally:
+        for path, (contents, status) in before.items():
+            path.write_bytes(contents)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
