@@ -81,10 +81,10 @@ class Host:
         self._julia, self._image, self._census = julia, image, census
         self._program: list[str | Path] = [] if has_program else ["-L", SCRIPT]
         self._all: list[_Process] = []
-        self._ready: list[_Process] = []
-        """Started before they are needed."""
         self._asked = self._start()
         """What evaluates nothing."""
+        self._next: _Process | None = self._start()
+        """Started before it is needed."""
         self.invalidated = 0
         """How many MethodInstances had code that the steps end which `computed` was asked about last."""
         self._trials: list[tuple[list[Step], dict[str, Any], _Process]] = []
@@ -99,10 +99,13 @@ class Host:
             one.end()
 
     def _start(self) -> _Process:
-        while len(self._ready) < (2 if self._census else 1):
-            self._ready.append(_Process(self._julia, self._image, self._program))
-            self._all.append(self._ready[-1])
-        return self._ready.pop(0)
+        self._all.append(_Process(self._julia, self._image, self._program))
+        return self._all[-1]
+
+    def _fresh(self) -> _Process:
+        """A process that has evaluated nothing yet, and may."""
+        fresh, self._next = self._next or self._start(), None
+        return fresh
 
     def facts(self) -> dict[str, Any]:
         """Version, and the (module, path) of each source file in the image."""
@@ -121,7 +124,7 @@ class Host:
         """Writes to `record` what evaluating each of the statements runs. Returns a digest of what each gives, or
         "error: " and the message."""
         path = os.fsencode(record)
-        return list(self._start().ask(b"census %d %d\n" % (len(path), len(statements)), path, *encode(statements)))
+        return list(self._fresh().ask(b"census %d %d\n" % (len(path), len(statements)), path, *encode(statements)))
 
     def trial(self, steps: Sequence[Step]) -> dict[str, Any]:
         """What evaluating the steps does, found out in a process that is thrown away.
@@ -139,7 +142,7 @@ class Host:
         for tried, answer, process in self._trials:
             if tried == steps:
                 return answer, process
-        process = self._start()
+        process = self._fresh()
         answer = dict(process.ask(b"trial %d\n" % len(steps), *encode(steps)))
         self._trials.append((steps, answer, process))
         return answer, process
@@ -186,7 +189,7 @@ class Host:
 
     def _twice_before(self, statements: Sequence[Evaluate]) -> tuple[list[str], list[str]]:
         """What each statement gives without any steps, and once more."""
-        fresh = self._start() if statements else self._asked
+        fresh = self._fresh() if statements else self._asked
         return self._results(fresh, statements), self._results(fresh, statements)
 
     @staticmethod
