@@ -14,6 +14,7 @@
 
 const BEGUN = UInt64[]  # the world before the steps of a trial
 const CHANGED = Any[]  # signatures of the methods that they defined, replaced and deleted
+const COMPILERS = Any[]  # those of them that Julia's compiler sees
 
 # ---- what is called ----
 

@@ -362,6 +362,7 @@ function perform(kind, words, numbers)
         method = method_of(Core.eval(roots(), Meta.parse(signature)), Base.get_world_counter())
         method === nothing && error("there is no method $signature")
         push!(CHANGED, method.sig)
+        is_compilers(method) && push!(COMPILERS, method.sig)
         Base.delete_method(method)
     end
     return nothing
@@ -416,6 +417,7 @@ function trial(steps)
     append!(CHANGED, Any[method.sig for method in fresh])
     for method in sort!(fresh; by = method -> method.primary_world)
         before = method_of(method.sig, start)
+        is_compilers(before === nothing ? method : before) && push!(COMPILERS, method.sig)
         replaces = before === nothing ? nothing : push!(about(before), "also" => also(before, start))
         step = searchsortedfirst(ends, method.primary_world) - 1
         push!(defined, append!(Object(["step" => step, "replaces" => replaces]), about(method)))
@@ -429,8 +431,25 @@ function trial(steps)
         "errors" => errors,
         "emptied" => emptied(steps),
         "invalidated" => length(instances),
-        "compiler" => Any[full_text(one.specTypes) for one in instances if is_compilers(one)],
+        "compiler" => Any[full_text(one.specTypes) for one in used_by_compiler(instances)],
     ])
+end
+
+# ---- what Julia's compiler uses ----
+#
+# It runs in the world in which it was started, while Julia was built, and sees no method that was defined after that.
+
+compilers_world() = unsafe_load(cglobal(:jl_typeinf_world, UInt))
+
+const COMPILERS_FILES = Base.IdSet{Symbol}()
+
+# Whether it sees a method, or would if that were in the sources when Julia is built.
+function is_compilers(method::Method)
+    world = compilers_world()
+    method.primary_world <= world && return true
+    isempty(COMPILERS_FILES) &&
+        each_method(one -> one.primary_world <= world && push!(COMPILERS_FILES, one.file))
+    return !in_image(method) && method.file in COMPILERS_FILES
 end
 
 # What loads and starts the compiler, prints what it has made or what --trim objects to, and lists for an image what to
@@ -443,7 +462,7 @@ is_aside(method::Method) = endswith(String(method.file), ASIDE_FILE) || plain_na
 # Of `#f#1`, which has the body of a function `f` with keywords, `f`.
 plain_name(name::Symbol) = (parts = split(String(name), '#'); length(parts) > 1 ? parts[2] : parts[1])
 
-function is_compilers(instance)
+function is_in_compiler(instance)
     method = instance.def
     method isa Method && is_aside(method) && return false
     m = method isa Method ? method.module : method
@@ -452,6 +471,74 @@ function is_compilers(instance)
         m = parentmodule(m)
     end
     return true
+end
+
+# Of what a trial's steps ended, the compiler's that may do something else now. What only comes to the message of an error
+# does not count: what never returned, and does not return now either, has no other effect on its callers.
+function used_by_compiler(instances)
+    isempty(COMPILERS) && return Any[]
+    any(is_in_compiler, instances) || return Any[]
+    callers, waiting, known = IdDict{Any,Vector{Any}}(), Any[], IdDict{Any,Bool}()
+    meets(type, signatures) = any(signature -> meet(type, signature), signatures)
+    type_of_call(callee) = callee isa Type ? callee : callee isa Method ? callee.sig : callee.specTypes
+    # types are not looked up: that takes longer than to compare them
+    is_changed(callee) = callee isa Type ? meets(callee, CHANGED) :
+        get!(() -> meets(type_of_call(callee), CHANGED), known, callee)
+    for instance in instances
+        edges = image_edges(instance)
+        edges === nothing && continue  # made in this process, it is not what the image's compiler calls
+        is_told = false  # why it was ended
+        for edge in edges
+            callee = edge isa Core.CodeInstance ? instance_of(edge) : edge
+            if is_changed(callee)
+                meets(type_of_call(callee), COMPILERS) && push!(waiting, instance)
+                is_told = true
+            elseif callee isa Core.MethodInstance && callee in instances
+                push!(get!(Vector{Any}, callers, callee), instance)
+                is_told = true
+            end
+        end
+        is_told || push!(waiting, instance)
+    end
+    found = Base.IdSet{Any}()
+    while !isempty(waiting)
+        instance = pop!(waiting)
+        instance in found && continue
+        push!(found, instance)
+        never_returns(instance) || append!(waiting, get(callers, instance, ()))
+    end
+    return filter(is_in_compiler, collect(found))
+end
+
+# What the code of the image for an instance depends on: CodeInstances, MethodInstances, Methods, types of calls. Nothing if
+# there is no such code.
+function image_edges(instance)
+    found, in_images = Any[], false
+    each_code(instance) do code
+        in_image(code) || return
+        in_images = true
+        isdefined(code, :edges) && code.edges isa Core.SimpleVector || return
+        append!(found, filter(edge -> edge isa Union{Core.CodeInstance,Core.MethodInstance,Method,Type}, collect(code.edges)))
+    end
+    return in_images ? found : nothing
+end
+
+function never_returns(instance)
+    returned = false
+    each_code(code -> returned |= in_image(code) && code.rettype !== Union{}, instance)
+    returned && return false
+    type = instance.specTypes
+    return type isa DataType && Base.Compiler._return_type(Base.Compiler.NativeInterpreter(), type) === Union{}
+end
+
+function each_code(visit, instance)
+    isdefined(instance, :cache) || return
+    code = instance.cache
+    while true
+        visit(code)
+        isdefined(code, :next) || return
+        code = code.next
+    end
 end
 
 # Names that stand for something else than in an earlier world, as basedev's revise.py wants them.
@@ -572,7 +659,7 @@ end
 # Answers the requests in a file, so that what they need is compiled, and is then as it was before.
 function rehearse(file)
     open(requests -> open(answers -> serve(requests, answers), "/dev/null", "w"), file)
-    foreach(empty!, (WORLD, BEGUN, CHANGED, ALL_METHODS, GENERATED, GIVEN, TYPE_TEXTS))
+    foreach(empty!, (WORLD, BEGUN, CHANGED, COMPILERS, COMPILERS_FILES, ALL_METHODS, GENERATED, GIVEN, TYPE_TEXTS))
 end
 
 end
