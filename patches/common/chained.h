@@ -25,6 +25,9 @@ JL_DLLEXPORT const jl_image_chain_t *jl_image_chain(void) JL_NOTSAFEPOINT;
 JL_DLLEXPORT uint32_t jl_image_fvar_id(void *fptr) JL_NOTSAFEPOINT;
 // Has `ci` native code in the running image? Such code is called directly, and is not compiled again.
 JL_DLLEXPORT int jl_ci_has_image_code(jl_code_instance_t *ci) JL_NOTSAFEPOINT;
+// May `ci` of the running image, with code or without need of any, be what its method instance is called through from
+// now on?
+JL_DLLEXPORT int jl_ci_is_kept(jl_code_instance_t *ci) JL_NOTSAFEPOINT;
 
 #ifdef __cplusplus
 }

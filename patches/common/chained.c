@@ -20,9 +20,22 @@ const jl_image_chain_t *jl_image_chain(void)
     return &image_chain;
 }
 
+#ifndef _OS_WINDOWS_
+// Has the shared object that an address is in this symbol? (Not all versions of jl_image_buf_t have a handle.)
+static int is_next_to(const void *address, const char *symbol)
+{
+    Dl_info object;
+    void *handle = dladdr(address, &object) ? dlopen(object.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : NULL;
+    if (handle == NULL)
+        return 0;
+    int found = dlsym(handle, symbol) != NULL;
+    dlclose(handle);
+    return found;
+}
+#endif
+
 static const char *why_not_chained(const jl_image_t *image, jl_image_buf_t buf)
 {
-    void *chainable;
     if (!jl_options.outputo || jl_options.incremental)
         return "it is for making system images (--output-o)";
     if (jl_options.outputbc || jl_options.outputunoptbc || jl_options.outputasm || jl_options.outputji)
@@ -31,7 +44,10 @@ static const char *why_not_chained(const jl_image_t *image, jl_image_buf_t buf)
         return "--trim makes an image with new code only";
     if (buf.kind != JL_IMAGE_KIND_SO || image->fptrs.nptrs == 0)
         return "the system image has no native code";
-    if (!jl_dlsym(buf.handle, "jl_image_chainable", &chainable, 0))
+#ifdef _OS_WINDOWS_
+    return "not on Windows yet";
+#else
+    if (!is_next_to(buf.pointers, "jl_image_chainable"))
         return "the system image's functions have no symbols: it was made by a Julia without this option";
     const jl_image_pointers_t *pointers = (const jl_image_pointers_t*)buf.pointers;
     uint32_t targets;
@@ -39,6 +55,7 @@ static const char *why_not_chained(const jl_image_t *image, jl_image_buf_t buf)
     if (targets != 1)
         return "the system image is for several processors (JULIA_CPU_TARGET)";
     return NULL;
+#endif
 }
 
 // To be called with the parsed image, before it is restored.
@@ -69,17 +86,29 @@ uint32_t jl_image_fvar_id(void *fptr)
     return id == HT_NOTFOUND ? 0 : (uint32_t)((uintptr_t)id - 1);
 }
 
+static int is_from_image(jl_code_instance_t *ci)
+{
+#ifdef JL_CI_FLAGS_FROM_IMAGE
+    return jl_atomic_load_relaxed(&ci->flags) & JL_CI_FLAGS_FROM_IMAGE;
+#else
+    return jl_atomic_load_relaxed(&ci->specsigflags) & 0b100; // the same, before it had that name
+#endif
+}
+
 int jl_ci_has_image_code(jl_code_instance_t *ci)
 {
-    if (jl_atomic_load_relaxed(&ci->invoke) == NULL || !(jl_atomic_load_relaxed(&ci->specsigflags) & 0b100))
+    if (jl_atomic_load_relaxed(&ci->invoke) == NULL || !is_from_image(ci))
         return 0;
     return jl_image_fvar_id(jl_atomic_load_relaxed(&ci->specptr.fptr)) != 0;
 }
 
-// May `ci`, with code of the running image, be what its method instance is called through from now on?
-static int ci_is_kept(jl_code_instance_t *ci)
+int jl_ci_is_kept(jl_code_instance_t *ci)
 {
-    return jl_image_chained() && jl_atomic_load_relaxed(&ci->max_world) == ~(size_t)0 && jl_ci_has_image_code(ci);
+    if (!jl_image_chained() || jl_atomic_load_relaxed(&ci->max_world) != ~(size_t)0)
+        return 0;
+    if (jl_atomic_load_relaxed(&ci->invoke) == jl_fptr_const_return)
+        return jl_object_in_image((jl_value_t*)ci);
+    return jl_ci_has_image_code(ci);
 }
 
 static int fvar_is_taken(ios_t *fptr_record, uint32_t id)
