@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ class Insertion:
     after: bool
     text: str
     """Whole lines, or part of a line."""
+    having: str | None = None
+    """A file of Julia's: only trees that have it get this."""
+    lacking: str | None = None
+    """A file of Julia's: only trees that don't have it get this."""
 
     @property
     def is_lines(self) -> bool:
@@ -65,7 +69,7 @@ class Series:
     """All changes for a family of Julia's versions, in their order."""
 
     family: str
-    """How `VERSION` begins in the trees that it is for: "1.12", "1.13.0-DEV"."""
+    """How `VERSION` begins in the trees that it is for: "1.12", "1.13"."""
     patches: tuple[Patch, ...]
 
     @cached_property
@@ -83,9 +87,24 @@ class Series:
         """The files that are changed or added."""
         return tuple(dict.fromkeys([*self.files, *(insertion.path for insertion in self.insertions)]))
 
+    @property
+    def told_apart_by(self) -> frozenset[str]:
+        """The files of Julia's by which trees of the family differ in what they get."""
+        return frozenset(path for one in self.insertions for path in (one.having, one.lacking) if path)
+
     def is_for(self, version: str) -> bool:
         """Whether a tree with this `VERSION` is of its family."""
         return re.match(re.escape(self.family) + r"(?!\d)", version) is not None
+
+    def of(self, read: Read) -> Series:
+        """What of it is for a tree: the family's sources are not laid out alike in all commits."""
+        there = {path: read(path) is not None for path in self.told_apart_by}
+
+        def is_for_it(one: Insertion) -> bool:
+            return (not one.having or there[one.having]) and (not one.lacking or not there[one.lacking])
+
+        patches = (replace(patch, insertions=tuple(filter(is_for_it, patch.insertions))) for patch in self.patches)
+        return replace(self, patches=tuple(patches))
 
 
 @dataclass(frozen=True)
@@ -107,7 +126,7 @@ def load_series(directory: Path) -> Series:
     try:
         about = tomli.loads(file.read_text())
         series = Series(about["family"], tuple(_patch(directory, table) for table in about["patch"]))
-        if outside := [path for path in series.paths if not _is_below(path)]:
+        if outside := [path for path in (*series.paths, *series.told_apart_by) if not _is_below(path)]:
             raise ValueError(f"{outside[0]} is no path in a tree")
         ids = [insertion.id for insertion in series.insertions]
         if twice := sorted({one for one in ids if ids.count(one) > 1}):
@@ -130,8 +149,9 @@ def _patch(directory: Path, table: Mapping[str, Any]) -> Patch:
 def _insertion(entry: Mapping[str, Any]) -> Insertion:
     after = "after" in entry
     anchor = entry["after" if after else "before"]
-    insertion = Insertion(entry["id"], entry["path"], entry.get("in"), anchor, after, entry["text"])
-    if unknown := entry.keys() - {"id", "path", "in", "before", "after", "text"}:
+    where = (entry.get("having"), entry.get("lacking"))
+    insertion = Insertion(entry["id"], entry["path"], entry.get("in"), anchor, after, entry["text"], *where)
+    if unknown := entry.keys() - {"id", "path", "in", "before", "after", "text", "having", "lacking"}:
         raise ValueError(f"{insertion.id} has {', '.join(sorted(unknown))}")
     if after and "before" in entry:
         raise ValueError(f"{insertion.id} stands before and after something")
@@ -157,12 +177,14 @@ def all_series() -> tuple[Series, ...]:
     return tuple(load_series(file.parent) for file in sorted(root().glob("*/series.toml")))
 
 
-def series_for(version: str, among: Iterable[Series] | None = None) -> Series:
-    """The series for a tree by what its file `VERSION` says. Raises SetupError when there is none."""
+def series_for(read: Read, among: Iterable[Series] | None = None) -> Series:
+    """The series for a tree by what its file `VERSION` says, and what of it is for that tree. Raises SetupError when
+    there is none."""
+    version = version_of(read)
     series = tuple(all_series() if among is None else among)
     for one in series:
         if one.is_for(version):
-            return one
+            return one.of(read)
     raise SetupError(f"there are no patches for Julia {version}, only for {', '.join(one.family for one in series)}")
 
 

@@ -369,11 +369,41 @@ def test_a_series_that_means_nothing_is_refused(tmp_path: Path, old: str, new: s
 
 
 def test_each_family_has_its_series(series: Series) -> None:
-    assert series_for("1.12.5", [series]) is series
-    assert series_for("1.12.7-DEV", [series]) is series
+    def found(version: str) -> Series:
+        return series_for({"VERSION": f"{version}\n".encode()}.get, [series])
+
+    assert found("1.12.5") == series
+    assert found("1.12.7-DEV") == series
     for version in ("1.5.3", "1.120.0", "1.13.0-DEV"):
         with pytest.raises(SetupError, match=f"no patches for Julia {version}, only for 1.12"):
-            series_for(version, [series])
+            found(version)
+
+
+def test_trees_of_a_family_are_told_apart_by_their_files(tree: Path, tmp_path: Path) -> None:
+    """As code moves from one file to another while a version of Julia is made."""
+    moved = """
+[[patch.insertion]]
+id = "moved"
+path = "src/moved.c"
+having = "src/moved.c"
+after = "int moved;"
+text = " // ours"
+"""
+    series = made(
+        tmp_path / "both", SERIES.replace('path = "base/visit', 'lacking = "src/moved.c"\npath = "base/visit') + moved
+    )
+    reader = tree_reader(tree)
+    before = [one.id for one in series_for(reader, [series]).insertions]
+    assert before == ["include", "more", "or-ours", "still-more", "queue"]
+    (tree / "src/moved.c").write_text("int moved;\n")
+    there = contents(tree)
+    after = series_for(reader, [series])
+    assert [one.id for one in after.insertions] == ["include", "more", "or-ours", "still-more", "moved"]
+    patches.apply(after, tree)
+    assert patches.state([series], series_for(reader, [series]), tree) == "applied"
+    assert (tree / "base/visit.jl").read_text() == JULIA
+    patches.revert([series], tree)
+    assert contents(tree) == there
 
 
 def test_exported_patches_are_applied_by_git(series: Series, tree: Path, tmp_path: Path) -> None:
@@ -399,7 +429,7 @@ def test_exported_patches_are_applied_by_git(series: Series, tree: Path, tmp_pat
 def test_the_series_here_say_what_they_are_for() -> None:
     """Each loads, is for the family that its directory is named after, and holds no text of Julia's but anchors."""
     found = patches.all_series()
-    assert found
+    assert {series.family for series in found} == {"1.12"}
     for series in found:
         assert (patches.root() / series.family / "series.toml").is_file()
         for insertion in series.insertions:

@@ -50,7 +50,7 @@ class Patches:
     @cached_property
     def present(self) -> Series:
         """The series for the working tree. Raises SetupError when there is none."""
-        return patches.series_for(patches.version_of(patches.tree_reader(self.root)), self.series)
+        return patches.series_for(patches.tree_reader(self.root), self.series)
 
     def check(self, revisions: Sequence[str]) -> Iterator[Checked]:
         """Whether the patches can be applied to these revisions (`A..B` are several), or to the working tree.
@@ -61,7 +61,8 @@ class Patches:
             yield self._checked(None, patches.tree_reader(self.root))
             return
         known: dict[tuple[str | None, ...], Checked] = {}  # most commits leave alone what the patches are about
-        paths = ("VERSION", *dict.fromkeys(path for series in self.series for path in series.paths))
+        named = (path for series in self.series for path in (*series.paths, *series.told_apart_by))
+        paths = ("VERSION", *dict.fromkeys(named))
         for commit in _commits(self._repository(), revisions):
             blobs = tuple(blob.hexsha if (blob := _blob(commit, path)) else None for path in paths)
             if blobs not in known:
@@ -71,7 +72,7 @@ class Patches:
     def _checked(self, revision: str | None, read: Read) -> Checked:
         """Tries the series for a tree."""
         try:
-            series = patches.series_for(patches.version_of(read), self.series)
+            series = patches.series_for(read, self.series)
         except SetupError as error:
             return Checked(revision, None, (Finding("VERSION", None, error.message),))
         return Checked(revision, series.family, patches.check(series, read))
@@ -86,8 +87,9 @@ class Patches:
 
     def status(self) -> tuple[str, dict[str, patches.Applied]]:
         """The state of the working tree (`patches.state`), and what it has of the patches by path."""
-        version = patches.version_of(patches.tree_reader(self.root))
-        series = next((one for one in self.series if one.is_for(version)), None)
+        read = patches.tree_reader(self.root)
+        version = patches.version_of(read)
+        series = next((one.of(read) for one in self.series if one.is_for(version)), None)
         return patches.state(self.series, series, self.root), patches.in_tree(self.series, self.root)
 
     def export(self, directory: Path) -> tuple[Path, ...]:
@@ -97,7 +99,7 @@ class Patches:
         """
         repository = self._repository()
         head = _commit_reader(repository.head.commit)
-        series = patches.series_for(patches.version_of(head), self.series)
+        series = patches.series_for(head, self.series)
         actor = git.Actor.author(repository.config_reader())
         author = f"{actor.name or 'unknown'} <{actor.email or 'unknown'}>"
         written = mails(series, head, author, formatdate(localtime=True))
