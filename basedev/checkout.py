@@ -14,7 +14,7 @@ from .errors import SetupError, UsageError
 from .places import BASE_RECORD
 from .sources import Sources
 
-PATCHED_FAMILIES = ("1.12",)
+PATCHED_FAMILIES = ("1.12", "1.13")
 """How versions begin that are built from their sources, with patches (`patches/`)."""
 
 
