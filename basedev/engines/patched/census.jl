@@ -130,7 +130,8 @@ evaluator(m::Module) = in_own_world() do arguments...
     length(arguments) == 1 ? suspended(m, arguments...) : suspended(arguments...)
 end
 
-expand(m::Module, @nospecialize(tree)) = ccall(:jl_macroexpand, Any, (Any, Any), tree, m)
+# All macros, in a copy, with scopes: Julia 1.12 does that without asking, and doesn't look at the three numbers.
+expand(m::Module, @nospecialize(tree)) = ccall(:jl_macroexpand, Any, (Any, Any, Cint, Cint, Cint), tree, m, 1, 0, 1)
 is_counted(name::Symbol) = occursin('#', String(name))
 
 # Expands and evaluates what stands at top level.
@@ -195,7 +196,7 @@ is_name(@nospecialize(what), name::Symbol) = what isa GlobalRef && what.name ===
 function without_effect(m::Module, @nospecialize(part))
     if part isa GlobalRef
         return part.name === :eval ? QuoteNode(evaluator(part.mod)) :
-            part.name in (:include, :delete_method) ? QuoteNode(Returns(nothing)) : part
+            part.name in (:include, :delete_method, :_eval_import, :_eval_using) ? QuoteNode(Returns(nothing)) : part
     end
     part isa Expr || return part
     head, arguments = part.head, part.args
@@ -218,6 +219,11 @@ function without_effect(m::Module, @nospecialize(part))
     elseif head === :call && is_name(arguments[1], :setglobal!)
         name = arguments[3]
         return name isa QuoteNode && is_counted(name.value) ? part : binding(name, arguments[4])
+    elseif head === :call && is_name(arguments[1], :declare_const)  # Julia 1.13's `const`
+        is_counted(name_of(arguments[3])) && return part
+        return length(arguments) > 3 ? binding(arguments[3], arguments[4]) : nothing
+    elseif head === :call && is_name(arguments[1], :declare_global)  # and its `global`
+        return is_counted(name_of(arguments[3])) ? part : nothing
     elseif head === :call && is_name(arguments[1], :getproperty) && arguments[3] == QuoteNode(:eval)
         return QuoteNode(evaluator(m))
     end
