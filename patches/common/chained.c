@@ -42,6 +42,10 @@ static const char *why_not_chained(const jl_image_t *image, jl_image_buf_t buf)
         return "--output-o is its only output";
     if (jl_options.trim)
         return "--trim makes an image with new code only";
+#ifdef ZSTD_VERSION_NUMBER // from when on heaps can be compressed
+    if (jl_options.compress_sysimage)
+        return "the heap is written as it is (without --compress-sysimage)";
+#endif
     if (buf.kind != JL_IMAGE_KIND_SO || image->fptrs.nptrs == 0)
         return "the system image has no native code";
 #ifdef _OS_WINDOWS_

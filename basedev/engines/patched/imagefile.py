@@ -37,7 +37,7 @@ def write_archive(
     image: Path, julia: Path, target: str, archive: Path, run: str, arguments: Sequence[Path], work: Path
 ) -> None:
     """Has Julia run a program on an image, and write an archive of what is to be linked to the image's native code, and
-    the heap beside it (`patches/1.12/chained_codegen.h`)."""
+    the heap beside it (`patches/common/chained_codegen.h`)."""
     options = ["-C", target, "-O3", "--startup-file=no", "--history-file=no", "--warn-overwrite=no"]
     command: list[str | Path] = [julia, "-J", image, OPTION, "--output-o", archive, *options, "-e", run, *arguments]
     process.run([*process.without_settings("JULIA_"), *command], cwd=work)
