@@ -1,7 +1,7 @@
 # What `describe.jl` asks of current Julia: how it keeps types, arrays, code and methods.
 
 # When Julia was built.
-const UNTOLD = ("Base.start_base_include",)
+const UNTOLD = ("Base.start_base_include", "Base.Compiler.Timings._timings")
 
 # Left by the last step of Julia's build, and not where that was left out; no source file of the image has it.
 const STRAY = :__precompile_script

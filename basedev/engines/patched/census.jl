@@ -526,8 +526,11 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
     elseif value isa Type || value isa TypeVar
         add_name(digest, full_text(value))
         return add_closures(digest, value)
-    elseif value isa Union{LineNumberNode,Core.LegacyLineInfoNode,Core.DebugInfo}
-        return nothing  # lines are told by themselves
+    elseif value isa LineNumberNode
+        # lines move by themselves, but a macro may place its code in another file
+        return value.file isa Symbol ? add_text(digest, String(value.file)) : nothing
+    elseif value isa Union{Core.LegacyLineInfoNode,Core.DebugInfo}
+        return nothing
     end
     type = typeof(value)
     add_name(digest, get!(() -> full_text(type), TYPE_TEXTS, type))

@@ -106,6 +106,17 @@ for m in Base.copy(Base.Docs.modules)
     end
 end
 
+for (_, documented) in Base.Docs.keywords
+    data = documented.data
+    (Base.haskey(data, :path) && Base.haskey(data, :linenumber)) || continue
+    for step in STEPS
+        if step[1] === :move && Base.string(step[2]) == data[:path] && step[3] <= data[:linenumber] <= step[4]
+            data[:linenumber] = data[:linenumber] + step[5]
+            break
+        end
+    end
+end
+
 for step in STEPS
     if step[1] === :evaluate
         Core.eval(step[2], Core._parse(step[5], step[3], step[4], 0, :all)[1])

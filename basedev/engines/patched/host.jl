@@ -17,7 +17,8 @@
 #                                      statements that ran what is another now, and generators that were never called
 #   results COUNT                      and then statements: a digest of what each gives, as above
 #   native                             the argument types of all that has native code in the image
-#   facts                              {"version", "files": [[module, path]...]}: what the image was made from
+#   facts                              {"version", "files": [[module, path]...], "libraries"}: what the image was made from,
+#                                      and the names of the standard libraries in it
 #
 # A step is a line of words and the byte strings whose lengths it has, as `requests.py` writes them.
 module BasedevHost
@@ -638,7 +639,8 @@ function answer(requests, request)
         json(io, native())
     elseif kind == "facts"
         files = Any[Any[string(m), path] for (m, path) in Base._included_files]
-        json(io, Object(["version" => string(VERSION), "files" => files]))
+        libraries = Any[key.name for key in keys(Base.loaded_modules) if !(key.name in ("Core", "Base", "Main"))]
+        json(io, Object(["version" => string(VERSION), "files" => files, "libraries" => libraries]))
     else
         error("unknown request $request")
     end

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -168,8 +169,19 @@ class Host:
         edited = {one["name"] for one in answer["defined"] if one["replaces"]}
         edited |= {step.name for step in steps if isinstance(step, Delete)}
         self._census.check_failing(ran["computed"], edited)
+        self._check_libraries(edited)
         self._check_others(self._census, process, steps, ran["computed"])
         return {**answer, **ran, "computed": [one for one in ran["computed"] if one < self._census.computing]}
+
+    def _check_libraries(self, edited: Set[str]) -> None:
+        """Raises NeedsFullRebuild when an edited macro stands in the sources of a standard library that is in the image:
+        their statements are in no census."""
+        macros = [name for name in edited if name.startswith("@")]
+        used = re.compile("|".join(rf"{re.escape(name)}(?![\w!])" for name in macros))
+        for library in self.facts()["libraries"] if macros else ():
+            for file in self._julia.parent.parent.glob(f"share/julia/stdlib/v*/{library}/src/**/*.jl"):
+                if found := used.search(file.read_text(errors="replace")):
+                    raise NeedsFullRebuild(f"{found[0]} changed, and {library}, which is in the image, may use it")
 
     def _check_others(self, census: KeptCensus, process: _Process, steps: Sequence[Step], ran: Sequence[int]) -> None:
         """Raises NeedsFullRebuild when a statement that can't be taken back gives something else."""
