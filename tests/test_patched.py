@@ -255,6 +255,12 @@ def test_error_of_syntax(modern: Modern) -> None:
             "\0    handler === nothing && return nothing\n",
             "runs what changed, and what it did can't be taken back",
         ),
+        (
+            "base/Enums.jl",
+            "macro enum(T::Union{Symbol,Expr}, syms...)\n",
+            "\0    syms === 1 && return\n",
+            "@enum changed, and LinearAlgebra, which is in the image, may use it",
+        ),
         ("base/lock.jl", SEMAPHORE, SEMAPHORE + "    more::Int\n", "Semaphore is bound to something else"),
         (
             "base/docs/Docs.jl",

@@ -39,7 +39,7 @@ from ..kept import CensusEntries, KeptImage, files_of, included, keep_census, ke
 from .host_program import SOURCES, Host, host_program
 from .parsed import Kept, keep
 
-CONTENTS = "13"
+CONTENTS = "14"
 """Another one when another thing is noted of a base image."""
 CODE_OF_BASE = (
     *("image.cpp", "layer.cpp", "layer.h", "runtime.h", "census.cpp", "digest.cpp"),
