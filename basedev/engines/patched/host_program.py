@@ -174,8 +174,8 @@ class Host:
         return {**answer, **ran, "computed": [one for one in ran["computed"] if one < self._census.computing]}
 
     def _check_libraries(self, edited: Set[str]) -> None:
-        """Raises NeedsFullRebuild when an edited macro stands in the sources of a standard library that is in the image:
-        their statements are in no census."""
+        """Raises NeedsFullRebuild when an edited macro stands in the sources of a standard library of the image, whose
+        statements are in no census."""
         macros = [name for name in edited if name.startswith("@")]
         used = re.compile("|".join(rf"{re.escape(name)}(?![\w!])" for name in macros))
         for library in self.facts()["libraries"] if macros else ():
