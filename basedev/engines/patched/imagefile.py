@@ -44,12 +44,14 @@ def write_archive(
 
 
 def link_image(output: Path, code: Path, archive: Path, julia: Path, work: Path) -> None:
-    """Links an image from the base image's native code and what Julia wrote. Raises SetupError when it wrote no heap."""
+    """Links an image from the base image's code and what Julia wrote. Raises SetupError when that has no heap."""
     libraries = julia.parent.parent / "lib"
     command: list[str | Path] = ["gcc", "-shared", f"-fuse-ld={link.linker()}", "-Wl,--build-id=none", "-o", output]
     heap = archive.with_name(f"{archive.name}.heap")
     if not heap.is_file():
-        raise SetupError(f"{julia} was built with other patches than this basedev has: run basedev patch apply, then make")
+        raise SetupError(
+            f"{julia} was built with other patches than this basedev has: run basedev patch apply, then make"
+        )
     finish_data_object(heap, "jl_system_image_data")
     command += ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive", code, heap]
     command += [f"-L{libraries}/julia", f"-L{libraries}", "-ljulia-internal", "-ljulia"]
