@@ -200,16 +200,13 @@ def test_lines_of_what_an_edited_function_made(modern: Modern) -> None:
     assert modern.julia(modern.chain()["image"], program).split() == list(map(str, expected))
 
 
-def test_macros_imports_and_exports(modern: Modern) -> None:
-    modern.edit("base/irrationals.jl", "    irrational(sym, val, def)\nend", "    Base.irrational(sym, val, def)\nend")
+def test_imports_and_exports(modern: Modern) -> None:
     modern.edit("base/gmp.jl", "binomial, cmp,", "binomial, bitrotate, cmp,")
     modern.edit("base/gmp.jl", "end # MPQ module\n", "end # MPQ module\n\nbitrotate(x::BigInt, k::Integer) = x << k\n")
     modern.edit("base/exports.jl", "    chomp,\n", "    chomp,\n    shouted,\n")
     modern.edit("base/public.jl", "    isexported,\n", "    isexported,\n    whispered,\n")
     modern.append(UTIL, "\nshouted(s) = uppercase(s)\nwhispered(s) = lowercase(s)\n")
     built = modern.chain()
-    told = {(one["what"], one["change"]) for one in built["definitions"]["evaluated"]}
-    assert ("macro irrational of Base", "modified") in told
     program = 'print(shouted("a"), Base.ispublic(Base, :whispered), bitrotate(big(3), 1))'
     assert modern.julia(built["image"], program) == "Atrue6"
 

@@ -449,7 +449,7 @@ function is_compilers(method::Method)
     world = compilers_world()
     method.primary_world <= world && return true
     isempty(COMPILERS_FILES) &&
-        each_method(one -> one.primary_world <= world && push!(COMPILERS_FILES, one.file))
+        each_method(one -> one.primary_world <= world && one.file !== :none && push!(COMPILERS_FILES, one.file))
     return !in_image(method) && method.file in COMPILERS_FILES
 end
 
