@@ -200,13 +200,18 @@ def test_lines_of_what_an_edited_function_made(modern: Modern) -> None:
     assert modern.julia(modern.chain()["image"], program).split() == list(map(str, expected))
 
 
-def test_imports_and_exports(modern: Modern) -> None:
+def test_macros_imports_and_exports(modern: Modern) -> None:
+    modern.edit(
+        "base/cartesian.jl", "Expr(:escape, Expr(:ref, A, vars...))", "Expr(:escape, Expr(:ref, Any[A, vars...]...))"
+    )
     modern.edit("base/gmp.jl", "binomial, cmp,", "binomial, bitrotate, cmp,")
     modern.edit("base/gmp.jl", "end # MPQ module\n", "end # MPQ module\n\nbitrotate(x::BigInt, k::Integer) = x << k\n")
     modern.edit("base/exports.jl", "    chomp,\n", "    chomp,\n    shouted,\n")
     modern.edit("base/public.jl", "    isexported,\n", "    isexported,\n    whispered,\n")
     modern.append(UTIL, "\nshouted(s) = uppercase(s)\nwhispered(s) = lowercase(s)\n")
     built = modern.chain()
+    told = {(one["what"], one["change"]) for one in built["definitions"]["evaluated"]}
+    assert ("macro nref of Base.Cartesian", "modified") in told
     program = 'print(shouted("a"), Base.ispublic(Base, :whispered), bitrotate(big(3), 1))'
     assert modern.julia(built["image"], program) == "Atrue6"
 
@@ -257,6 +262,12 @@ def test_error_of_syntax(modern: Modern) -> None:
             "macro enum(T::Union{Symbol,Expr}, syms...)\n",
             "\0    syms === 1 && return\n",
             "@enum changed, and LinearAlgebra, which is in the image, may use it",
+        ),
+        (
+            "base/strings/lazy.jl",
+            "macro lazy_str(text)\n",
+            "\0    text === 1 && return\n",
+            'lazy" changed, and Artifacts, which is in the image, may use it',
         ),
         ("base/lock.jl", SEMAPHORE, SEMAPHORE + "    more::Int\n", "Semaphore is bound to something else"),
         (

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmark.edits import Change, Edit, below
 from benchmark.measure import machine
 from benchmark.tables import table
+from benchmark.workplace import edited
 
 UTIL = "base/strings/util.jl"
 LPAD = """function lpad(
@@ -58,6 +56,9 @@ def main() -> int:
     ready = subprocess.run([sys.executable, "-m", "basedev", "-C", root, "init"], check=False)
     if ready.returncode:
         return ready.returncode
+    for change in (one for name in arguments.edits for one in EDITS[name].changes if one.old):
+        if (root / change.path).read_text().count(change.old) != 1:
+            sys.exit(f"{change.path} has not exactly one {change.old!r}")
     version = (root / "VERSION").read_text().strip()
     print(f"{machine().rpartition(', Julia')[0]}, Julia {version}; median (least to most) of {arguments.runs}\n")
     rows = [_row(EDITS[name], root, arguments.runs) for name in arguments.edits]
@@ -76,7 +77,7 @@ def _row(edit: Edit, root: Path, runs: int) -> list[str]:
 
 
 def _build(edit: Edit, root: Path, number: int) -> dict[str, Any]:
-    with _edited(root, edit.numbered(number)):
+    with edited(root, edit.numbered(number)):
         begin = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "basedev", "-C", root, "--json", "build", "--no-full-rebuild"],
@@ -91,22 +92,6 @@ def _build(edit: Edit, root: Path, number: int) -> dict[str, Any]:
     if built["status"] != "built":
         sys.exit(f"{edit.name}: the image was there before")
     return {**built, "seconds": seconds}
-
-
-@contextmanager
-def _edited(root: Path, changes: tuple[Change, ...]) -> Iterator[None]:
-    before = {path: (path.read_bytes(), path.stat()) for path in {root / one.path for one in changes}}
-    try:
-        for one in changes:
-            text = (root / one.path).read_text()
-            if one.old and text.count(one.old) != 1:
-                sys.exit(f"{one.path} has not exactly one {one.old!r}")
-            (root / one.path).write_text(text.replace(one.old, one.new) if one.old else text + one.new)
-        yield
-    finally:
-        for path, (contents, status) in before.items():
-            path.write_bytes(contents)
-            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,20 +145,9 @@ class Workplace:
         pages = int(Path(f"/proc/{server}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    @contextmanager
-    def edited(self, changes: tuple[Change, ...]) -> Iterator[None]:
+    def edited(self, changes: tuple[Change, ...]) -> AbstractContextManager[None]:
         """The checkout with changes in it."""
-        before = {file: file.read_text() for file in {self.checkout / one.path for one in changes}}
-        try:
-            for one in changes:
-                file = self.checkout / one.path
-                text = file.read_text()
-                assert one.old in text, f"{one.old!r} does not stand in {one.path}"
-                file.write_text(text.replace(one.old, one.new, 1) if one.old else text + one.new)
-            yield
-        finally:
-            for file, text in before.items():
-                file.write_text(text)
+        return edited(self.checkout, changes)
 
     def julia_command(self, image: Path, *words: str) -> list[str]:
         """Julia on an image, and nothing else loaded."""
@@ -177,3 +166,19 @@ class Workplace:
     def forget_images(self) -> None:
         """Removes what was built."""
         shutil.rmtree(self.cache / "images", ignore_errors=True)
+
+
+@contextmanager
+def edited(root: Path, changes: tuple[Change, ...]) -> Iterator[None]:
+    """A checkout with changes in it; its files get back their times too."""
+    before = {file: (file.read_bytes(), file.stat()) for file in {root / one.path for one in changes}}
+    try:
+        for one in changes:
+            text = (root / one.path).read_text()
+            assert one.old in text, f"{one.old!r} does not stand in {one.path}"
+            (root / one.path).write_text(text.replace(one.old, one.new, 1) if one.old else text + one.new)
+        yield
+    finally:
+        for file, (contents, status) in before.items():
+            file.write_bytes(contents)
+            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))

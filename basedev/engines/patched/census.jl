@@ -92,19 +92,25 @@ function noted(called)
         push!(found, in_image(instance) ? instance : method)
         isdefined(method, :unspecialized) && method.unspecialized isa Core.MethodInstance &&
             push!(waiting, method.unspecialized)
-        isdefined(instance, :cache) || continue
-        code = instance.cache
-        while true
-            # What was compiled here has edges that the image does not know.
-            in_image(code) || append!(waiting, callees(code))
-            isdefined(code, :next) || break
-            code = code.next
-        end
+        # What was compiled here has edges that the image does not know.
+        foreach(code -> in_image(code) || append!(waiting, callees(code)), codes_of(instance))
     end
     return found
 end
 
 instance_of(code) = code.def isa Core.MethodInstance ? code.def : code.def.def  # Core.ABIOverride
+
+# The CodeInstances of a MethodInstance.
+function codes_of(instance)
+    found = Any[]
+    isdefined(instance, :cache) || return found
+    code = instance.cache
+    while true
+        push!(found, code)
+        isdefined(code, :next) || return found
+        code = code.next
+    end
+end
 
 function callees(code)
     found = Any[]
@@ -444,13 +450,8 @@ end
 function is_other(@nospecialize(object))
     type = object isa Method ? object.sig : object.specTypes
     any(signature -> meet(type, signature), CHANGED) && return true
-    (object isa Method || !isdefined(object, :cache)) && return false
-    code = object.cache
-    while true
-        BEGUN[1] <= code.max_world < typemax(UInt) && return true
-        isdefined(code, :next) || return false
-        code = code.next
-    end
+    object isa Method && return false
+    return any(code -> BEGUN[1] <= code.max_world < typemax(UInt), codes_of(object))
 end
 
 # Whether a call may be one of both signatures.

@@ -4,7 +4,8 @@
 #   julia -J IMAGE -L host.jl -e "BasedevHost.serve(DESCRIPTOR)"
 #
 # Without -L on an image that has the module (`hostimage.py`). Requests come on standard input, answers go to the file
-# descriptor: each a line with its length in bytes, and that many bytes of JSON. A request is a line of words, some of which are the lengths of byte strings that follow it.
+# descriptor: each a line with its length in bytes, and that many bytes of JSON. A request is a line of words, some of
+# which are the lengths of byte strings that follow it.
 #
 #   parse COUNT, then COUNT times a line LENGTH and a text
 #                                      for each text an array with one object a statement, as the engine for Julia 1.5
@@ -514,32 +515,18 @@ end
 # What the code of the image for an instance depends on: CodeInstances, MethodInstances, Methods, types of calls. Nothing if
 # there is no such code.
 function image_edges(instance)
-    found, in_images = Any[], false
-    each_code(instance) do code
-        in_image(code) || return
-        in_images = true
-        isdefined(code, :edges) && code.edges isa Core.SimpleVector || return
+    codes, found = filter(in_image, codes_of(instance)), Any[]
+    for code in codes
+        isdefined(code, :edges) && code.edges isa Core.SimpleVector || continue
         append!(found, filter(edge -> edge isa Union{Core.CodeInstance,Core.MethodInstance,Method,Type}, collect(code.edges)))
     end
-    return in_images ? found : nothing
+    return isempty(codes) ? nothing : found
 end
 
 function never_returns(instance)
-    returned = false
-    each_code(code -> returned |= in_image(code) && code.rettype !== Union{}, instance)
-    returned && return false
+    any(code -> in_image(code) && code.rettype !== Union{}, codes_of(instance)) && return false
     type = instance.specTypes
     return type isa DataType && Base.Compiler._return_type(Base.Compiler.NativeInterpreter(), type) === Union{}
-end
-
-function each_code(visit, instance)
-    isdefined(instance, :cache) || return
-    code = instance.cache
-    while true
-        visit(code)
-        isdefined(code, :next) || return
-        code = code.next
-    end
 end
 
 # Names that stand for something else than in an earlier world, as basedev's revise.py wants them.
@@ -585,19 +572,13 @@ function native()
     found = Any[]
     each_method() do method
         for instance in Base.specializations(method)
-            isdefined(instance, :cache) && has_native_code(instance.cache) && push!(found, full_text(instance.specTypes))
+            any(has_native_code, codes_of(instance)) && push!(found, full_text(instance.specTypes))
         end
     end
     return found
 end
 
-function has_native_code(code)
-    while true
-        in_image(code) && code.specptr != C_NULL && code.max_world == typemax(UInt) && return true
-        isdefined(code, :next) || return false
-        code = code.next
-    end
-end
+has_native_code(code) = in_image(code) && code.specptr != C_NULL && code.max_world == typemax(UInt)
 
 # ---- requests ----
 

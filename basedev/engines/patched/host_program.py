@@ -68,6 +68,12 @@ def _edits_docs(steps: Sequence[Step]) -> bool:
     return any(isinstance(step, Evaluate) and f"base/{step.file}".startswith(MACHINERY_OF_DOCS) for step in steps)
 
 
+def _use_of_macro(name: str) -> str:
+    """A pattern for where a macro of this name stands: `@name`, or `name"` for one of strings."""
+    plain = rf"{re.escape(name)}(?![\w!])"
+    return rf'{plain}|(?<![\w!]){re.escape(name[1:-4])}"' if name.endswith("_str") else plain
+
+
 def _defining(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if isinstance(step, Evaluate | Delete)]
 
@@ -177,8 +183,8 @@ class Host:
         """Raises NeedsFullRebuild when an edited macro stands in the sources of a standard library of the image, whose
         statements are in no census."""
         macros = [name for name in edited if name.startswith("@")]
-        used = re.compile("|".join(rf"{re.escape(name)}(?![\w!])" for name in macros))
-        for library in self.facts()["libraries"] if macros else ():
+        used = re.compile("|".join(map(_use_of_macro, macros)))
+        for library in sorted(self.facts()["libraries"]) if macros else ():
             for file in self._julia.parent.parent.glob(f"share/julia/stdlib/v*/{library}/src/**/*.jl"):
                 if found := used.search(file.read_text(errors="replace")):
                     raise NeedsFullRebuild(f"{found[0]} changed, and {library}, which is in the image, may use it")
