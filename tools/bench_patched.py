@@ -31,7 +31,6 @@ LPAD = """function lpad(
 )
 """
 CHOMP = "function chomp(s::AbstractString)\n"
-INDEX = "function ht_keyindex(h::Dict{K,V}, key) where V where K\n"
 
 EDITS = {
     edit.name: edit
@@ -40,7 +39,6 @@ EDITS = {
         Edit("docstring", "docstring", (Change(UTIL, "Remove a single trailing newline", "Remove one newline ({n})"),)),
         Edit("chomp", "`chomp(::AbstractString)`", below(UTIL, CHOMP, "    s === {n} && return s\n")),
         Edit("lpad", "`lpad`", below(UTIL, LPAD, '    n == -{n} && return ""\n')),
-        Edit("index", "`ht_keyindex`", below("base/dict.jl", INDEX, "    key === -{n} && return -1\n")),
     )
 }
 
