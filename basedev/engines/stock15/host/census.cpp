@@ -144,9 +144,9 @@ void write_number(FILE *file, uint32_t number) {
 }  // namespace
 
 Census::Census(const Image &image) : image(image) {
-    for (jl_value_t *object : image.objects_of(jl_code_instance_type))
+    for (jl_value_t *object : image.all_of(jl_code_instance_type))
         codes.push_back((jl_code_instance_t *)object);
-    for (jl_value_t *object : image.objects_of(jl_method_type)) {
+    for (jl_value_t *object : image.all_of(jl_method_type)) {
         auto *method = (jl_method_t *)object;
         number_of_method[method] = (uint32_t)methods.size();
         methods.push_back(method);

@@ -17,7 +17,7 @@ Delta::Delta(const Image &image) : image(image), cutoff(image), since(jl_get_wor
 
 void Delta::list(jl_method_instance_t *instance) {
     if (listed.insert(instance).second)
-        jl_array_ptr_1d_push(instances, (jl_value_t *)instance);
+        instances.push_back(instance);
 }
 
 static bool belongs_to_compiler(jl_module_t *module) {
@@ -189,7 +189,7 @@ void Delta::end_all_code() {
     size_t last = enter_newest_world();
     list_invalidated(method_changes(image, since), last, true);
     infer_listed(last);
-    jl_array_del_end(instances, jl_array_len(instances));
+    instances.clear();
     listed.clear();
     set_inference_world();
     for_each_specialization([&](jl_method_instance_t *instance) {
@@ -250,10 +250,10 @@ size_t Delta::invalidated() const {
 
 void Delta::infer_listed(size_t world) {
     Inference inference(world);
-    for (size_t done = 0; done < jl_array_len(instances);) {
-        size_t next = jl_array_len(instances);
+    for (size_t done = 0; done < instances.size();) {
+        size_t next = instances.size();
         for (; done < next; done++)
-            inference.infer((jl_method_instance_t *)jl_array_ptr_ref(instances, done));
+            inference.infer(instances[done]);
         list_new(world);
     }
     inferred += inference.count;

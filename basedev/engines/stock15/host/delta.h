@@ -26,7 +26,7 @@ public:
     // Finds the MethodInstances that need native code in `world`, infers them and everything new that they call.
     void collect(size_t world);
 
-    jl_array_t *instances = nullptr;  // Vector{Any} of MethodInstance; rooted by the caller
+    std::vector<jl_method_instance_t *> instances;  // those that need native code
     bool old_code_was_used() const { return cutoff.old_code_was_used(); }
     void take_back_cutoff() const { cutoff.take_back(); }
     const Successors &successors() const { return cutoff.successors(); }

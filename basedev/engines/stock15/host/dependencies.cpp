@@ -18,7 +18,7 @@ std::vector<Pair> find_pairs(const Image &image, size_t part, size_t parts) {
     std::vector<Pair> pairs;
     size_t world = enter_newest_world();
     Inference inference(world);
-    auto codes = image.objects_of(jl_code_instance_type);
+    const auto &codes = image.all_of(jl_code_instance_type);
     // What nothing refers to is in an image too; what inference would attach to it might be freed.
     std::unordered_set<jl_method_instance_t *> reached;
     for_each_method(image, [&](jl_methtable_t *, jl_typemap_entry_t *entry) {

@@ -33,19 +33,17 @@ static std::vector<Statement> statements_of(const std::vector<Step> &steps) {
 Host::Host(const char *path, const char *libraries, const char *parsed) : libraries(libraries) {
     put_off_collection();
     image.load(path);
+    // Found here, they are known to all children.
+    image.look_for({jl_module_type, core_type("MethodTable"), jl_code_instance_type, jl_method_type});
     timings.lap("load");
     if (*parsed)
         trees.reset(new Trees(parsed));
     revision.reset(new Steps(image, this->libraries));
     started_in = enter_newest_world();
-    image.all_of(jl_module_type);  // found here, they are known to all children
-    method_tables(image);
 }
 
 void Host::warm(const std::string &record) {
-    for (jl_datatype_t *type : {jl_method_type, jl_method_instance_type, jl_code_instance_type, jl_datatype_type,
-                                jl_linenumbernode_type})
-        image.all_of(type);
+    image.look_for({jl_method_instance_type, jl_datatype_type, jl_linenumbernode_type});
     note_what_is_valid();
     use_large_pages(image);
     before.reset(new Memory(image));
@@ -150,15 +148,20 @@ void Host::computed(const std::string &path, const std::string &dependencies, co
         json.open('[').string(jl_symbol_name(method->file)).number(method->line).close(']');
     timings.begin();
     cut_off(dependencies);
-    json.close(']').key("computed");
-    json.raw(path.empty() ? "[]" : in_child("asking the census", [&] {  // which leaves specializations behind
-        Json numbers;
-        numbers.open('[');
-        for (uint32_t number : census().affected(path, started_in))
-            numbers.number(number);
-        return numbers.close(']').text;
-    }));
-    answer(json.close('}'));
+    json.close(']').key("computed").open('[');
+    in_child(
+        "asking the census",
+        [&] {  // which leaves specializations behind
+            if (!path.empty())
+                for (uint32_t number : census().affected(path, started_in))
+                    json.number(number);
+            answer(json.close(']').close('}'));
+            return "";
+        },
+        [&] {  // in all likelihood basedev will want it, which now considers the answer
+            if (new_code_reason.empty())
+                generate();
+        });
     for (std::string decision; (decision = requests.line_alone()) != "keep";) {
         if (decision == "drop")
             back_to_parent();
@@ -212,13 +215,10 @@ void Host::impact(const std::string &dependencies, const std::vector<Step> &step
         evaluate_for_good(result, steps);
         impact.follow(method_changes(image, started_in));
         cut_off(dependencies);
-        delta->instances = jl_alloc_vec_any(0);
-        JL_GC_PUSH1(&delta->instances);
         if (new_code_reason.empty())
             delta->collect(enter_newest_world());
         result.key("no_cutoff_reason").string(delta->no_cutoff_reason);
         impact.write(result, delta->instances, enter_newest_world());
-        JL_GC_POP();
         return result.close('}').text;
     }));
     answer(json);
@@ -236,33 +236,23 @@ void Host::record_dependencies(const std::string &path) {
 
 void Host::compile(const std::string &directory, const std::string &dependencies) {
     timings.begin();
-    bool anew = !new_code_reason.empty();
     if (!is_cut_off)
         cut_off(dependencies);
-    delta->instances = jl_alloc_vec_any(0);
-    JL_GC_PUSH1(&delta->instances);
     Json json;
     json.open('{').key("new_code_reason").string(new_code_reason);
-    if (anew)
-        delta->end_all_code();
-    size_t world = enter_newest_world();
-    delta->collect(world);
-    timings.lap("infer");
-    if (delta->old_code_was_used()) {
+    if (!layer)
+        generate();
+    if (!layer) {
         json.key("needs_julias_rule").string("a generator that the edit defines has to run with all that changed");
         answer(json.close('}'));
-        JL_GC_POP();
         return;
     }
-    Layer layer(image, !anew);
-    Output output(image, before.get(), directory, timings);
-    output.emit(layer, delta->instances, world, "delta");
-    if (anew && delta->inferred)
+    if (!layer->chained && delta->inferred)
         delta->forget_ended_code();
-    output.write(json, layer);
+    Output(image, before.get(), directory, timings).write(json, *layer, "delta");
     json.key("replaced").open('[');
-    if (layer.chained)
-        for (auto &pair : layer.replaced(started_in, world, delta->successors()))
+    if (layer->chained)
+        for (auto &pair : layer->replaced(started_in, enter_newest_world(), delta->successors()))
             json.open('[').number(pair.first).number(pair.second).close(']');
     json.close(']').key("inferred").number((long long)delta->inferred);
     json.key("no_cutoff_reason").string(delta->no_cutoff_reason).key("timings");
@@ -271,30 +261,27 @@ void Host::compile(const std::string &directory, const std::string &dependencies
     getrusage(RUSAGE_SELF, &usage);
     json.key("peak_kib").number(usage.ru_maxrss).close('}');
     answer(json);
-    JL_GC_POP();
 }
 
 void Host::rebase(const std::string &directory) {
     collect_as_usual();
     size_t world = enter_newest_world();
-    jl_array_t *instances = jl_alloc_vec_any(0);
-    JL_GC_PUSH1(&instances);
+    std::vector<jl_method_instance_t *> instances;
     std::unordered_set<jl_method_instance_t *> listed;
     for (jl_code_instance_t *code : image.order)
         if (code->max_world == ALWAYS && listed.insert(code->def).second)
-            jl_array_ptr_1d_push(instances, (jl_value_t *)code->def);
-    Layer layer(image, false);
+            instances.push_back(code->def);
     leave_room_for_names(image);
+    layer.reset(new Layer(image, false));
+    layer->generate(instances, world);
+    timings.lap("generate");
     Json json;
     json.open('{');
-    Output output(image, before.get(), directory, timings);
-    output.emit(layer, instances, world, "base");
-    output.write(json, layer);
+    Output(image, before.get(), directory, timings).write(json, *layer, "base");
     json.key("timings");
     timings.write(json);
     json.close('}');
     answer(json);
-    JL_GC_POP();
 }
 
 std::function<std::string()> Host::results_of(const std::vector<Step> &statements, const std::vector<Step> &steps,
@@ -340,6 +327,21 @@ void Host::evaluate_for_good(Json &json, const std::vector<Step> &steps) {
     new_code_reason = delta->why_no_code_can_be_kept(enter_newest_world());
     json.key("new_code_reason").string(new_code_reason);
     timings.lap("check");
+}
+
+// There is no layer after it where what Julia ended has to stay so.
+void Host::generate() {
+    bool anew = !new_code_reason.empty();
+    if (anew)
+        delta->end_all_code();
+    size_t world = enter_newest_world();
+    delta->collect(world);
+    timings.lap("infer");
+    if (delta->old_code_was_used())
+        return;
+    layer.reset(new Layer(image, !anew));
+    layer->generate(delta->instances, world);
+    timings.lap("generate");
 }
 
 void Host::cut_off(const std::string &record) {

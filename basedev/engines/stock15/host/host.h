@@ -9,6 +9,7 @@
 #include "heap.h"
 #include "image.h"
 #include "json.h"
+#include "layer.h"
 #include "requests.h"
 #include "steps.h"
 #include "timings.h"
@@ -57,6 +58,7 @@ private:
     std::string recorded_in;
     std::string new_code_reason;  // why no native code of the image can be kept after what was evaluated
     bool is_cut_off = false;
+    std::unique_ptr<Layer> layer;
     Timings timings;
 
     // For a child: what its share of the statements gives after the steps.
@@ -68,4 +70,5 @@ private:
     Dependencies &dependencies_in(const std::string &record);
     void evaluate_for_good(Json &json, const std::vector<Step> &steps);
     void cut_off(const std::string &record);
+    void generate();
 };

@@ -173,14 +173,21 @@ std::string Image::what_is_missing(const char *heap) const {
     return "";
 }
 
-std::vector<jl_value_t *> Image::objects_of(jl_datatype_t *type) const {
-    std::vector<jl_value_t *> found;
+void Image::look_for(const std::vector<jl_datatype_t *> &types) const {
+    std::vector<std::pair<uintptr_t, std::vector<jl_value_t *> *>> wanted;
+    for (jl_datatype_t *type : types) {
+        auto place = kept.emplace(type, std::vector<jl_value_t *>());
+        if (place.second)
+            wanted.push_back({(uintptr_t)type, &place.first->second});
+    }
+    if (wanted.empty())
+        return;
     for (const uint32_t *offset = tagged; *offset; offset++) {
         auto *object = (jl_taggedvalue_t *)(data + *offset);
-        if ((object->header & ~(uintptr_t)15) == (uintptr_t)type)
-            found.push_back(jl_valueof(object));
+        for (auto &entry : wanted)
+            if ((object->header & ~(uintptr_t)15) == entry.first)
+                entry.second->push_back(jl_valueof(object));
     }
-    return found;
 }
 
 void Image::for_each_object(const std::function<void(jl_value_t *)> &visit) const {

@@ -45,13 +45,14 @@ public:
     // An offset in the blob stands for the same offset here.
     uint32_t offset_of(const void *object) const { return (uint32_t)((const char *)object - data); }
     void *at(uint32_t offset) const { return data + offset; }
-    // Every object of exactly this type in the image.
-    std::vector<jl_value_t *> objects_of(jl_datatype_t *type) const;
-    // The same, looked for once only: what is in the image stays there, and keeps its type.
+    // Every object of exactly this type in the image, looked for once only: what is in the image stays there, and keeps
+    // its type.
     const std::vector<jl_value_t *> &all_of(jl_datatype_t *type) const {
-        auto found = kept.find(type);
-        return (found == kept.end() ? kept.emplace(type, objects_of(type)).first : found)->second;
+        look_for({type});
+        return kept.at(type);
     }
+    // Looks for those of several types at once: most of the time that it takes is memory's.
+    void look_for(const std::vector<jl_datatype_t *> &types) const;
     void for_each_object(const std::function<void(jl_value_t *)> &visit) const;
 
     // Whether a heap that was serialized from this process still gives each slot of the image a value, and each

@@ -139,10 +139,8 @@ void Impact::follow(const MethodChanges &changes) {
     }
 }
 
-void Impact::write(Json &json, jl_array_t *compiled, size_t world) {
-    std::unordered_set<jl_method_instance_t *> anew;
-    for (size_t i = 0; compiled && i < jl_array_len(compiled); i++)
-        anew.insert((jl_method_instance_t *)jl_array_ptr_ref(compiled, i));
+void Impact::write(Json &json, const std::vector<jl_method_instance_t *> &compiled, size_t world) {
+    std::unordered_set<jl_method_instance_t *> anew(compiled.begin(), compiled.end());
     auto changed = [](const Codes &codes) {
         size_t count = 0;
         for (jl_code_instance_t *code : codes)

@@ -21,7 +21,7 @@ public:
     // {"changes": [...], "nodes": [...], "ambiguities": [[signature, signature], ...]}, where a node that stands still
     // ended has really changed. `compiled` are the instances that get new native code. May evaluate code of Base: the
     // process is to be thrown away.
-    void write(Json &json, jl_array_t *compiled, size_t world);
+    void write(Json &json, const std::vector<jl_method_instance_t *> &compiled, size_t world);
 
 private:
     using Instances = std::vector<jl_method_instance_t *>;

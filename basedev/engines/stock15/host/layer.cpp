@@ -42,6 +42,8 @@
 
 using namespace llvm;
 
+static const size_t WORTH_SPLITTING = 10;  // CodeInstances; below, the second process costs more than it saves
+
 extern "C" {
 void *jl_create_native(jl_array_t *methods, const jl_cgparams_t cgparams, int policy);
 extern jl_cgparams_t jl_default_cgparams;
@@ -287,7 +289,9 @@ Layer::Layer(const Image &image, bool chained) : chained(chained), image(image),
 
 Layer::~Layer() = default;
 
-void Layer::generate(jl_array_t *instances, size_t world) {
+void Layer::generate(const std::vector<jl_method_instance_t *> &instances, size_t world) {
+    if (instances.empty())
+        return;
     // With no IR to be seen for it, a callee becomes a stub that names its CodeInstance (jl_compile_workqueue); and
     // jl_create_native, which also generates code for the world of type inference, finds nothing to do there.
     std::vector<std::pair<jl_code_instance_t *, jl_value_t *>> hidden;
@@ -299,18 +303,22 @@ void Layer::generate(jl_array_t *instances, size_t world) {
     if (chained) {
         for (jl_code_instance_t *old : image.order)
             hide_source(old, old->max_world >= world ? jl_nothing : nullptr);
-        for (size_t i = 0; i < jl_array_len(instances); i++) {
-            auto *instance = (jl_method_instance_t *)jl_array_ptr_ref(instances, i);
+        for (jl_method_instance_t *instance : instances) {
             instance->inInference = 1;
             for (jl_code_instance_t *old = instance->cache; old; old = old->next)
                 if (old->max_world < world && !image.native.count(old))
                     hide_source(old, nullptr);
         }
     }
-    code->generated = (NativeDescription *)jl_create_native(instances, jl_default_cgparams, 0);
+    jl_array_t *listed = jl_alloc_vec_any(0);
+    JL_GC_PUSH1(&listed);
+    for (jl_method_instance_t *instance : instances)
+        jl_array_ptr_1d_push(listed, (jl_value_t *)instance);
+    code->generated = (NativeDescription *)jl_create_native(listed, jl_default_cgparams, 0);
+    JL_GC_POP();
     if (chained)
-        for (size_t i = 0; i < jl_array_len(instances); i++)
-            ((jl_method_instance_t *)jl_array_ptr_ref(instances, i))->inInference = 0;
+        for (jl_method_instance_t *instance : instances)
+            instance->inInference = 0;
     for (auto &entry : hidden)
         entry.first->inferred = entry.second;
     jl_gc_enable(gc_was_on);
@@ -416,7 +424,10 @@ void Layer::generate(jl_array_t *instances, size_t world) {
     }
 }
 
-void Layer::start_emission(const std::string &directory, const std::string &name, int parts) {
+void Layer::start_emission(const std::string &directory, const std::string &name) {
+    if (!compiled)
+        return;
+    const int parts = compiled > WORTH_SPLITTING ? 2 : 1;
     Module &module = *code->generated->module;
     std::vector<std::pair<size_t, Function *>> functions;
     for (Function &function : module)

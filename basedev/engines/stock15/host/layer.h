@@ -21,9 +21,9 @@ public:
     ~Layer();
 
     // Generates LLVM code for the instances in `world`.
-    void generate(jl_array_t *instances, size_t world);
-    // Optimises and writes `<directory>/<name>.<part>.o` in processes of their own, one a part.
-    void start_emission(const std::string &directory, const std::string &name, int parts);
+    void generate(const std::vector<jl_method_instance_t *> &instances, size_t world);
+    // Optimises and writes `<directory>/<name>.<part>.o` in processes of their own, one a part. This one goes on.
+    void start_emission(const std::string &directory, const std::string &name);
     // Waits for them. Returns the objects' paths. Exits when one failed.
     std::vector<std::string> finish_emission();
 

@@ -2,15 +2,14 @@
 
 #include <algorithm>
 
-namespace {
-
-// The types of method tables have no symbol of their own in libjulia.
 jl_datatype_t *core_type(const char *name) {
     auto *type = (jl_datatype_t *)jl_get_global(jl_core_module, jl_symbol(name));
     if (!type)
         fail(std::string("this Julia has no Core.") + name);
     return type;
 }
+
+namespace {
 
 class TableWalk {
 public:

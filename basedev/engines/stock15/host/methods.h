@@ -10,6 +10,9 @@
 #include <unordered_set>
 #include <vector>
 
+// Those of method tables have no symbol of their own in libjulia.
+jl_datatype_t *core_type(const char *name);
+
 // Those in the image.
 std::vector<jl_methtable_t *> method_tables(const Image &image);
 

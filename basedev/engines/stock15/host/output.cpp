@@ -11,20 +11,12 @@
 #include <unistd.h>
 
 static const off_t ELF_HEADER_ROOM = 64;
-static const size_t WORTH_SPLITTING = 10;  // CodeInstances; below, the second process costs more than it saves
 
 Output::Output(Image &image, const Memory *before, const std::string &directory, Timings &timings)
     : image(image), before(before), directory(directory), timings(timings) {}
 
-void Output::emit(Layer &layer, jl_array_t *instances, size_t world, const char *name) {
-    if (!jl_array_len(instances))
-        return;
-    layer.generate(instances, world);
-    timings.lap("generate");
-    layer.start_emission(directory, name, layer.compiled > WORTH_SPLITTING ? 2 : 1);
-}
-
-void Output::write(Json &json, Layer &layer) {
+void Output::write(Json &json, Layer &layer, const char *name) {
+    layer.start_emission(directory, name);
     write_heap(json, layer);
     auto objects = layer.finish_emission();
     timings.lap("emit");

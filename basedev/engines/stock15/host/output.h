@@ -14,11 +14,8 @@ public:
     // `before` is the image's memory as it was loaded, if that is known. What it takes is added to `timings`.
     Output(Image &image, const Memory *before, const std::string &directory, Timings &timings);
 
-    // Makes native code of `instances`, in files whose names begin with `name`, and goes on while processes write them.
-    void emit(Layer &layer, jl_array_t *instances, size_t world, const char *name);
-
-    // Writes the heap, waits for the native code, and tells of both.
-    void write(Json &json, Layer &layer);
+    // Writes native code, in files whose names begin with `name`, and the heap meanwhile; tells of both.
+    void write(Json &json, Layer &layer, const char *name);
 
 private:
     Image &image;

@@ -5,7 +5,7 @@
 static const size_t WORDS_OF_A_NAME = sizeof(SerializedBinding) / sizeof(void *);
 
 void leave_room_for_names(const Image &image) {
-    for (jl_value_t *object : image.objects_of(jl_module_type)) {
+    for (jl_value_t *object : image.all_of(jl_module_type)) {
         auto *module = (jl_module_t *)object;
         if (module == jl_main_module)  // which programs have use more modules; nothing is edited there
             continue;
