@@ -171,6 +171,10 @@ LPAD = """function lpad(
 )
 """
 """How a method begins that the compiler prints with."""
+ISVISIBLE = "function isvisible(sym::Symbol, parent::Module, from::Module)\n"
+"""What prints calls it: also in code of the compiler that was compiled for the newest world, which does not compile."""
+BUILD_ID = "function module_build_id(m::Module)\n"
+"""Is run where Base.jl makes the modules known that are loaded."""
 SEMAPHORE = "mutable struct Semaphore\n    sem_size::Int\n"
 
 
@@ -178,11 +182,15 @@ def test_constructors_and_what_does_not_compile(modern: Modern) -> None:
     modern.edit("base/lock.jl", "Semaphore size must be > 0", "Semaphore size must be large")
     modern.edit("base/version.jl", "    idents = eachsplit(s, '.')\n", '    idents = eachsplit(s, ".")\n')
     modern.edit(UTIL, LPAD, LPAD + '    n == 77 && return "edited"\n')
+    modern.edit("base/show.jl", ISVISIBLE, ISVISIBLE + "    sym === :edited && return true\n")
+    modern.edit("base/loading.jl", BUILD_ID, BUILD_ID + "    m === Main && return UInt128(77)\n")
     built = modern.chain()
     told = {one["what"] for one in built["definitions"]["evaluated"]}
     assert {"Base.Semaphore(::Any)", "Base.split_idents(::AbstractString)"} <= told
     program = 'try Base.Semaphore(0) catch e; print(e.msg) end; print(v"1.2-a.1".prerelease, lpad("a", 77))'
-    assert modern.julia(built["image"], program) == 'Semaphore size must be large("a", 0x0000000000000001)edited'
+    program += "; print(Base.isvisible(:edited, Base, Main), Base.module_build_id(Main))"
+    expected = 'Semaphore size must be large("a", 0x0000000000000001)editedtrue77'
+    assert modern.julia(built["image"], program) == expected
 
 
 IRRATIONAL = "        const $esym = Irrational{$qsym}()\n"
@@ -268,6 +276,12 @@ def test_error_of_syntax(modern: Modern) -> None:
             "macro lazy_str(text)\n",
             "\0    text === 1 && return\n",
             'lazy" changed, and Artifacts, which is in the image, may use it',
+        ),
+        (
+            "base/loading.jl",
+            "    loaded_modules[key] = m\n    end\n    nothing\n",
+            "    loaded_modules[key] = Main\n    end\n    nothing\n",
+            "`register_root_module(Core)` in base/loading.jl",
         ),
         ("base/lock.jl", SEMAPHORE, SEMAPHORE + "    more::Int\n", "Semaphore is bound to something else"),
         (

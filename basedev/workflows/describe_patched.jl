@@ -107,8 +107,13 @@ end
 file_of(@nospecialize(of), file::String) =
     of isa Symbol ? String(of) : of isa Method ? String(of.file) : of isa Core.MethodInstance ? file_of(of.def, file) : file
 
-# `@enum` puts the hash of its type there, which is another in each build.
-is_told(m::Method) = m.name !== :_enum_hash || !isconcretetype(Base.unwrap_unionall(m.sig).parameters[2])
+# `@enum` puts the hash of its type there, which is another in each build; and the compiler's default plugin has the world
+# in which it was started.
+function is_told(m::Method)
+    types = Base.unwrap_unionall(m.sig).parameters
+    m.name === :_enum_hash && return !isconcretetype(types[2])
+    return !(m.name === :typeinf && length(types) == 4 && types[2] === Nothing)
+end
 
 # Those that calls can reach: others are kept after they were replaced or deleted.
 function every_method(::Vector{Module})

@@ -14,11 +14,12 @@
 
 const BEGUN = UInt64[]  # the world before the steps of a trial
 const CHANGED = Any[]  # signatures of the methods that they defined, replaced and deleted
-const COMPILERS = Any[]  # those of them that Julia's compiler sees
+const COMPILERS = Any[]  # of them, what Julia's compiler sees: methods that it had, signatures of others
 
 # ---- what is called ----
 
-const MOST_GENERATED = 20  # specializations of one method
+const MOST_GENERATED = 20  # specializations of one method, beside those that the compiler uses
+const GENERATES, CALLS = " generates", " calls"  # what marks results
 const MOST_DEEP = 2000  # levels of a value
 const NO_ENTRIES = Memory{Any}()
 
@@ -287,8 +288,11 @@ generated_by(one) =
 function generate(method)
     calls = 0
     for instance in Base.specializations(method)
-        (in_image(instance) && calls < MOST_GENERATED) || continue
-        calls += 1
+        in_image(instance) || continue
+        if isempty(compilers_codes(instance))
+            calls == MOST_GENERATED && continue
+            calls += 1
+        end
         types = Base.unwrap_unionall(instance.specTypes).parameters
         own = method.isva ? Any[types[1:method.nargs-1]..., Tuple(types[method.nargs:end])] : Any[types...]
         try
@@ -351,6 +355,23 @@ function leaves_nothing(m::Module, call::Expr)
     return called isa Type || called === Base.Compiler.load_irshow!
 end
 
+# Calls that make a module one of those that are loaded can be done again.
+is_registering(m::Module, call::Expr) = called_by(m, call) === Base.register_root_module
+
+function register(m::Module, call::Expr)
+    root = Core.eval(m, call.args[2])
+    in_order = copy(Base.loaded_modules_order)
+    delete!(Base.loaded_modules, Base.PkgId(root))
+    filter!(other -> other !== root, Base.loaded_modules_order)
+    try
+        Base.invokelatest(Base.register_root_module, root)
+        push!(GIVEN, Base.loaded_modules[Base.PkgId(root)], copy(Base.loaded_modules_order))
+    finally
+        Base.loaded_modules[Base.PkgId(root)] = root
+        append!(empty!(Base.loaded_modules_order), in_order)
+    end
+end
+
 # What a statement gives, as a digest, or Julia's message about an error; with what it calls.
 function evaluated(one::Computing)
     empty!(GIVEN)
@@ -367,6 +388,7 @@ function evaluated(one::Computing)
             for part in parts
                 if Meta.isexpr(part, :call)
                     push!(GIVEN, part)
+                    is_registering(m, part) ? register(m, part) :
                     leaves_nothing(m, part) || append!(called, may_call(m, part))
                 else
                     suspended(m, part)
@@ -470,10 +492,10 @@ function results(statements)
 end
 
 function mark(one)
-    isempty(generated_by(one)) || return " generates"
+    isempty(generated_by(one)) || return GENERATES
     tree, _ = Core._parse(one.text, one.file, one.line, 0, :all)
     m = find_module(one.module_name)
-    return any(part -> Meta.isexpr(part, :call) && !leaves_nothing(m, part), tree.args) ? " calls" : ""
+    return any(part -> Meta.isexpr(part, :call) && !leaves_nothing(m, part) && !is_registering(m, part), tree.args) ? CALLS : ""
 end
 
 # Methods whose generator was never called, so that it is not known what it runs.

@@ -36,11 +36,11 @@ end
 
 # So are the lines of their lowered code, which new native code gets. They are packed: with each statement's line, an edge
 # and a place in that (ircode.c).
-done = Base.IdSet{Any}()
+done = Base.IdSet{Any}()  # by address: others may have the same contents
 while !Base.isempty(infos)
     info = Base.pop!(infos)
-    Base.in(info.codelocs, done) && continue
-    Base.push!(done, info.codelocs)
+    Base.in(Base.pointer(info.codelocs), done) && continue
+    Base.push!(done, Base.pointer(info.codelocs))
     Base.append!(infos, info.edges)
     packed = info.codelocs
     (Base.haskey(moves, info.def) && !Base.isempty(packed)) || continue
@@ -79,7 +79,7 @@ while !Base.isempty(infos)
 end
 
 # Docstrings are taken back and moved by their lines in the base image.
-orders = Base.IdDict{Any,Any}()
+orders, placed_data = Base.IdDict{Any,Any}(), Base.IdSet{Any}()
 for m in Base.copy(Base.Docs.modules)
     meta = Base.Docs.meta(m)
     for (binding, all) in Base.collect(meta)
@@ -88,14 +88,12 @@ for m in Base.copy(Base.Docs.modules)
         for signature in orders[all]
             data = all.docs[signature].data
             (Base.haskey(data, :path) && Base.haskey(data, :linenumber)) || continue
+            Base.push!(placed_data, data)
             line = data[:linenumber]
             for step in STEPS
                 if step[1] === :undocument && step[2] === m && step[3] == data[:path] && step[4] <= line <= step[5]
                     Base.delete!(all.docs, signature)
                     Base.setdiff!(all.order, Any[signature])
-                    break
-                elseif step[1] === :move && Base.string(step[2]) == data[:path] && step[3] <= line <= step[4]
-                    data[:linenumber] = line + step[5]
                     break
                 end
             end
@@ -108,7 +106,13 @@ end
 
 for (_, documented) in Base.Docs.keywords
     data = documented.data
-    (Base.haskey(data, :path) && Base.haskey(data, :linenumber)) || continue
+    if Base.haskey(data, :path) && Base.haskey(data, :linenumber)
+        Base.push!(placed_data, data)
+    end
+end
+
+# A keyword and a name can have one together (`kw"Union{}", Base.Bottom`).
+for data in placed_data
     for step in STEPS
         if step[1] === :move && Base.string(step[2]) == data[:path] && step[3] <= data[:linenumber] <= step[4]
             data[:linenumber] = data[:linenumber] + step[5]

@@ -10,8 +10,11 @@
 #   parse COUNT, then COUNT times a line LENGTH and a text
 #                                      for each text an array with one object a statement, as the engine for Julia 1.5
 #                                      has it (stock15/host/syntax.h)
-#   trial COUNT, then COUNT steps      {"defined", "names", "effects", "errors", "emptied", "invalidated", "compiler"}:
-#                                      what the steps do. They are done for good; ask another host after that
+#   trial COUNT ALIKE..., then COUNT steps
+#                                      {"defined", "names", "effects", "errors", "emptied", "invalidated"}:
+#                                      what the steps do. They are done for good; ask another host after that. The numbers
+#                                      of those come first that define generated methods again which generate the same
+#   compiler                           after a trial: the argument types of what Julia's compiler uses that the steps change
 #   census LENGTH COUNT                and then a path and so many statements as steps `evaluate`: writes to the file what
 #                                      each runs. Answers with a digest of what each gives, or "error: " and a message
 #   affected LENGTH                    and then such a path: {"computed", "never_generated"} after a trial: the numbers of the
@@ -364,7 +367,7 @@ function perform(kind, words, numbers)
         method = method_of(Core.eval(roots(), Meta.parse(signature)), Base.get_world_counter())
         method === nothing && error("there is no method $signature")
         push!(CHANGED, method.sig)
-        is_compilers(method) && push!(COMPILERS, method.sig)
+        note_compilers(method, method)
         Base.delete_method(method)
     end
     return nothing
@@ -393,7 +396,7 @@ function not_imported(found, m, tree)
     return found
 end
 
-function trial(steps)
+function trial(steps, alike = Int[])
     log = ccall(:jl_debug_method_invalidation, Any, (Cint,), 1)
     start = Base.get_world_counter()
     ends, errors, effects = UInt[], Any[], Any[]
@@ -419,9 +422,9 @@ function trial(steps)
     append!(CHANGED, Any[method.sig for method in fresh])
     for method in sort!(fresh; by = method -> method.primary_world)
         before = method_of(method.sig, start)
-        is_compilers(before === nothing ? method : before) && push!(COMPILERS, method.sig)
         replaces = before === nothing ? nothing : push!(about(before), "also" => also(before, start))
         step = searchsortedfirst(ends, method.primary_world) - 1
+        step in alike || note_compilers(method, something(before, method))
         push!(defined, append!(Object(["step" => step, "replaces" => replaces]), about(method)))
     end
     instances = Base.IdSet{Any}()
@@ -433,7 +436,6 @@ function trial(steps)
         "errors" => errors,
         "emptied" => emptied(steps),
         "invalidated" => length(instances),
-        "compiler" => Any[full_text(one.specTypes) for one in used_by_compiler(instances)],
     ])
 end
 
@@ -452,6 +454,13 @@ function is_compilers(method::Method)
     isempty(COMPILERS_FILES) &&
         each_method(one -> one.primary_world <= world && one.file !== :none && push!(COMPILERS_FILES, one.file))
     return !in_image(method) && method.file in COMPILERS_FILES
+end
+
+# Notes a new or deleted method, in whose place there was another one before the steps.
+function note_compilers(method::Method, before::Method)
+    seen = method_of(method.sig, compilers_world())
+    seen !== nothing ? push!(COMPILERS, seen) : is_compilers(before) && push!(COMPILERS, method.sig)
+    return nothing
 end
 
 # What loads and starts the compiler, prints what it has made or what --trim objects to, and lists for an image what to
@@ -475,32 +484,19 @@ function is_in_compiler(instance)
     return true
 end
 
-# Of what a trial's steps ended, the compiler's that may do something else now. What only comes to the message of an error
+# The compiler's instances that may do something else after a trial's steps. What only comes to the message of an error
 # does not count: what never returned, and does not return now either, has no other effect on its callers.
-function used_by_compiler(instances)
+function used_by_compiler()
     isempty(COMPILERS) && return Any[]
-    any(is_in_compiler, instances) || return Any[]
     callers, waiting, known = IdDict{Any,Vector{Any}}(), Any[], IdDict{Any,Bool}()
-    meets(type, signatures) = any(signature -> meet(type, signature), signatures)
-    type_of_call(callee) = callee isa Type ? callee : callee isa Method ? callee.sig : callee.specTypes
-    # types are not looked up: that takes longer than to compare them
-    is_changed(callee) = callee isa Type ? meets(callee, CHANGED) :
-        get!(() -> meets(type_of_call(callee), CHANGED), known, callee)
-    for instance in instances
-        edges = image_edges(instance)
-        edges === nothing && continue  # made in this process, it is not what the image's compiler calls
-        is_told = false  # why it was ended
-        for edge in edges
+    each_method() do method
+        method.primary_world <= compilers_world() || return
+        for instance in Base.specializations(method), edge in compilers_edges(instance)
             callee = edge isa Core.CodeInstance ? instance_of(edge) : edge
-            if is_changed(callee)
-                meets(type_of_call(callee), COMPILERS) && push!(waiting, instance)
-                is_told = true
-            elseif callee isa Core.MethodInstance && callee in instances
-                push!(get!(Vector{Any}, callers, callee), instance)
-                is_told = true
-            end
+            is_called = callee isa Core.MethodInstance
+            is_called && push!(get!(Vector{Any}, callers, callee), instance)
+            get!(() -> is_changed(callee), known, callee) && push!(waiting, is_called ? callee : instance)
         end
-        is_told || push!(waiting, instance)
     end
     found = Base.IdSet{Any}()
     while !isempty(waiting)
@@ -512,19 +508,31 @@ function used_by_compiler(instances)
     return filter(is_in_compiler, collect(found))
 end
 
-# What the code of the image for an instance depends on: CodeInstances, MethodInstances, Methods, types of calls. Nothing if
-# there is no such code.
-function image_edges(instance)
-    codes, found = filter(in_image, codes_of(instance)), Any[]
-    for code in codes
+# Whether the compiler's code that depends on this would be told something else.
+function is_changed(@nospecialize(callee))
+    method = callee isa Core.MethodInstance ? callee.def : callee
+    type = callee isa Core.MethodInstance ? callee.specTypes : callee isa Method ? callee.sig : callee
+    return any(one -> one isa Method ? one === method : meet(one, type), COMPILERS)
+end
+
+compilers_codes(instance) =
+    filter(code -> in_image(code) && code.min_world <= compilers_world() <= code.max_world, codes_of(instance))
+
+# What the code of an instance that the compiler runs depends on: CodeInstances, MethodInstances, Methods, and for calls for
+# which another method may be found, their types.
+function compilers_edges(instance)
+    found = Any[]
+    for code in compilers_codes(instance)
         isdefined(code, :edges) && code.edges isa Core.SimpleVector || continue
-        append!(found, filter(edge -> edge isa Union{Core.CodeInstance,Core.MethodInstance,Method,Type}, collect(code.edges)))
+        for edge in code.edges
+            edge isa Union{Core.CodeInstance,Core.MethodInstance,Method,Type} && push!(found, edge)
+        end
     end
-    return isempty(codes) ? nothing : found
+    return found
 end
 
 function never_returns(instance)
-    any(code -> in_image(code) && code.rettype !== Union{}, codes_of(instance)) && return false
+    any(code -> code.rettype !== Union{}, compilers_codes(instance)) && return false
     type = instance.specTypes
     return type isa DataType && Base.Compiler._return_type(Base.Compiler.NativeInterpreter(), type) === Union{}
 end
@@ -606,7 +614,9 @@ function answer(requests, request)
         texts = Any[String(read(requests, parse(Int, readline(requests)))) for _ in 1:parse(Int, rest[1])]
         json(io, Any[parsed(text) for text in texts])
     elseif kind == "trial"
-        json(io, trial(read_steps(requests, parse(Int, rest[1]))))
+        json(io, trial(read_steps(requests, parse(Int, rest[1])), parse.(Int, rest[2:end])))
+    elseif kind == "compiler"
+        json(io, Any[full_text(one.specTypes) for one in used_by_compiler()])
     elseif kind == "census"
         path = String(read(requests, parse(Int, rest[1])))
         json(io, take_census(path, as_statements(read_steps(requests, parse(Int, rest[2])))))
@@ -641,6 +651,8 @@ end
 
 # Answers the requests in a file, so that what they need is compiled, and is then as it was before.
 function rehearse(file)
+    push!(COMPILERS, Tuple{typeof(rehearse),Nothing})  # what nobody calls
+    used_by_compiler()
     open(requests -> open(answers -> serve(requests, answers), "/dev/null", "w"), file)
     foreach(empty!, (WORLD, BEGUN, CHANGED, COMPILERS, COMPILERS_FILES, ALL_METHODS, GENERATED, GIVEN, TYPE_TEXTS))
 end

@@ -23,6 +23,9 @@ from .census import DOCUMENTING, KeptCensus, what
 
 SCRIPT = Path(__file__).with_name("host.jl")
 
+GENERATES = " generates"
+"""What `census.jl` marks the result of a statement with that defines a generated method."""
+
 IN_THE_WAY = ("it is already declared", "conflicts with an existing")
 """What Julia says where a name is exported that was public, or imported where it was bound."""
 
@@ -74,6 +77,11 @@ def _use_of_macro(name: str) -> str:
     return rf'{plain}|(?<![\w!]){re.escape(name[1:-4])}"' if name.endswith("_str") else plain
 
 
+def _text_of(step: Step) -> tuple[str, str, str] | None:
+    """What tells a statement from others, wherever its lines are."""
+    return (step.module, step.file, step.text) if isinstance(step, Evaluate) else None
+
+
 def _defining(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if isinstance(step, Evaluate | Delete)]
 
@@ -94,6 +102,9 @@ class Host:
         """Started before it is needed."""
         self.invalidated = 0
         """How many MethodInstances had code that the steps end which `computed` was asked about last."""
+        self._parsed: dict[bytes, list[dict[str, Any]]] = {}
+        self._alike: set[tuple[str, str, str] | None] = set()
+        """Statements that define generated methods, whose generators run what changed and give the same."""
         self._trials: list[tuple[list[Step], dict[str, Any], _Process]] = []
 
     def __enter__(self) -> Host:
@@ -124,8 +135,11 @@ class Host:
 
     def parse_all(self, texts: Sequence[bytes], *, check: bool = True) -> list[list[dict[str, Any]]]:
         """The statements of several source texts; each is read as a whole too, to see that none got lost."""
-        numbered = (part for text in texts for part in (b"%d\n" % len(text), text))
-        return list(self._asked.ask(b"parse %d\n" % len(texts), *numbered))
+        unknown = [text for text in dict.fromkeys(texts) if text not in self._parsed]
+        if unknown:
+            numbered = (part for text in unknown for part in (b"%d\n" % len(text), text))
+            self._parsed.update(zip(unknown, self._asked.ask(b"parse %d\n" % len(unknown), *numbered), strict=True))
+        return [self._parsed[text] for text in texts]
 
     def census(self, statements: Sequence[Evaluate], record: Path) -> list[str]:
         """Writes to `record` what evaluating each of the statements runs. Returns a digest of what each gives, or
@@ -150,7 +164,8 @@ class Host:
             if tried == steps:
                 return answer, process
         process = self._fresh()
-        answer = dict(process.ask(b"trial %d\n" % len(steps), *encode(steps)))
+        alike = (str(number) for number, step in enumerate(steps) if _text_of(step) in self._alike)
+        answer = dict(process.ask(f"trial {' '.join([str(len(steps)), *alike])}\n".encode(), *encode(steps)))
         self._trials.append((steps, answer, process))
         return answer, process
 
@@ -164,8 +179,8 @@ class Host:
         if answer["errors"]:
             said = answer["errors"][0]["message"].splitlines()[0]
             raise NeedsFullRebuild(f"a definition can't be taken back: {said}")
-        if answer["compiler"]:
-            user = min(map(pretty, answer["compiler"]))
+        if users := process.ask(b"compiler\n"):
+            user = min(map(pretty, users))
             raise NeedsFullRebuild(f"Julia's compiler uses what changed (in {user}), and compiled everything")
         self.invalidated = answer["invalidated"]
         if record is None or self._census is None:
@@ -237,4 +252,10 @@ class Host:
                     f"what {statement.file}:{statement.line} gives with what changed can't be told:"
                     " it gives something else each time"
                 )
-        return list(zip(before, again, self.results(steps, statements), strict=True))
+        after = self.results(steps, statements)
+        self._alike |= {
+            _text_of(statement)
+            for statement, one, other in zip(statements, before, after, strict=True)
+            if other == one + GENERATES
+        }
+        return list(zip(before, again, after, strict=True))
