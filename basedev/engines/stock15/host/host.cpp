@@ -240,7 +240,7 @@ void Host::compile(const std::string &directory, const std::string &dependencies
         cut_off(dependencies);
     Json json;
     json.open('{').key("new_code_reason").string(new_code_reason);
-    if (!layer)
+    if (!layer && !delta->old_code_was_used())
         generate();
     if (!layer) {
         json.key("needs_julias_rule").string("a generator that the edit defines has to run with all that changed");
