@@ -53,6 +53,8 @@ class Checkout:
 
     @property
     def _remedy(self) -> str:
+        if self.is_patched:
+            return "build it with make"
         return f"remove its usr/, if there is one, and run tools/julia-checkout {self.root}"
 
     @property

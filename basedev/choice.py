@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SetupError
-from .places import BASE_RECORD
+from .places import BASE_RECORD, SYSIMAGE
 from .sources import ChangeSet, Sources, sources_id
 from .stat_cache import Identified, identify
 from .storage import Storage, digest_of
@@ -22,6 +22,12 @@ FULL = "full"
 def image_id(engine: str, ground: str, sources: str) -> str:
     """The name of an image. `ground` is the id of the base image for a chained one, the Julia's key for a full one."""
     return digest_of(engine, ground, sources)[:20]
+
+
+def stamp(image: Path) -> list[int]:
+    """What tells a system image that `make` made from others at its place. Raises OSError."""
+    status = image.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,16 @@ class Choice:
 def choose(root: Path, storage: Storage) -> Choice:
     """The image of the present sources of an adopted checkout.
 
-    Raises SetupError when the base image is gone, OSError when a source file can't be read.
+    Raises SetupError when the base image is gone, or is another one by now, OSError when a source file can't be read.
     """
     store = Store(storage)
     try:
-        name = json.loads((root / BASE_RECORD).read_text())["base_id"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        noted = json.loads((root / BASE_RECORD).read_text())
+        name, made = noted["base_id"], noted.get("of", [])[1:]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SetupError(f"{root / BASE_RECORD} can't be read: run basedev init") from error
+    if made and made != stamp(root / SYSIMAGE):
+        raise SetupError(f"make has made {SYSIMAGE} anew, which is not kept yet: run basedev init")
     base = store.find("bases", name)
     if base is None:
         raise SetupError(f"the base image of {root} is gone: run basedev init")
@@ -57,7 +66,10 @@ def choose(root: Path, storage: Storage) -> Choice:
     changed = ChangeSet.between(Sources(about["sources"], contents), Sources(found.blobs, contents)).paths
     if not changed:
         return Choice(sysimage, sysimage, (), changed, found)
-    grounds = {CHAINED: base.id, FULL: about["distribution"]} if "distribution" in about else {PATCHED: base.id}
+    if "distribution" in about:
+        grounds = {CHAINED: base.id, FULL: about["distribution"]}
+    else:
+        grounds = {PATCHED: base.id, FULL: about["files"]["base.so"]["sha256"]}
     ids = [image_id(engine, ground, sources_id(found.blobs)) for engine, ground in grounds.items()]
     entry = next(filter(None, (store.find("images", one) for one in ids)), None)
     places = tuple(storage.root / "images" / one for one in ids)

@@ -306,6 +306,8 @@ def _watch(call: _Call) -> int:
     words = ["--engine", options.engine] if options.engine else []
     if options.full_rebuild is not None:
         words.append("--full-rebuild" if options.full_rebuild else "--no-full-rebuild")
+    elif call.checkout.is_patched:
+        words.append("--no-full-rebuild")  # as for other builds in the background
     if options.server is not None:
         words.append("--server" if options.server else "--no-server")
     with display_for(call.terminal) as display:
@@ -364,7 +366,7 @@ def _built(call: _Call) -> Result:
     """The image for the present sources, made now if need be."""
     options, config, terminal = call.options, call.config, call.terminal
     engine = options.engine or config.engine
-    may_rebuild = config.full_rebuild if options.full_rebuild is None else options.full_rebuild
+    may_rebuild = _may_rebuild(call)
     if engine == FULL and not may_rebuild:
         raise UsageError("the engine full rebuilds in full, which is forbidden (full-rebuild)")
     with terminal.steps() as steps:
@@ -372,10 +374,21 @@ def _built(call: _Call) -> Result:
         try:
             result = builder.build(engine=None if engine == "auto" else engine, may_rebuild=may_rebuild)
         except NeedsFullRebuild as reason:
-            raise SetupError(f"only a full rebuild is right, and it was not wanted: {reason}") from reason
+            by_make = " (basedev build, which runs make)" if call.checkout.is_patched else ""
+            raise SetupError(f"only a full rebuild is right{by_make}, and it was not wanted: {reason}") from reason
     if options.command != "build" and result.full_rebuild_reason and result.status == "built":
         terminal.message(f"rebuilt in full: {result.full_rebuild_reason}")
     return result
+
+
+def _may_rebuild(call: _Call) -> bool:
+    """Whether a full rebuild may be made. The checkout's own `make`, which works in the user's tree, is only started in
+    the background where it was asked for."""
+    options = call.options
+    if options.full_rebuild is not None:
+        return bool(options.full_rebuild)
+    in_background = options.command == "build" and options.background
+    return call.config.full_rebuild and not (in_background and call.checkout.is_patched)
 
 
 def _replay(call: _Call) -> int:

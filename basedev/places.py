@@ -10,6 +10,9 @@ NOTES = "usr/share/basedev"
 BASE_RECORD = f"{NOTES}/base.json"
 """Where `init` notes the base image of a checkout, and so that it was adopted."""
 
+SYSIMAGE = "usr/lib/julia/sys.so"
+"""What a checkout's own makefile builds."""
+
 ADOPTED = "checkouts"
 """Where the cache directory has the records of adopted checkouts, each below it at the checkout's own path."""
 

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from .places import BASE_RECORD, NOTES, SETTINGS, settings_files
+from .places import BASE_RECORD, NOTES, SETTINGS, SYSIMAGE, settings_files
 from .sourcefiles import is_settled, signature, source_files
 
 TYPE_CHECKING = False
@@ -123,6 +123,8 @@ def _situation(root: str, files: dict[str, os.stat_result]) -> str:
     chosen = ("BASEDEV_CACHE", "XDG_CACHE_HOME", "HOME")
     lines = [os.path.abspath(os.environ.get(name) or "/") for name in chosen]
     lines.append(str(signature(os.stat(f"{root}/{BASE_RECORD}"))))
+    if os.path.exists(f"{root}/{SYSIMAGE}"):
+        lines.append(str(signature(os.stat(f"{root}/{SYSIMAGE}"))))
     lines.extend(f"{path} {signature(status)}" for path, status in files.items())
     return "\n".join(lines)
 

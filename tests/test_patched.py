@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Bench, put_in_place
+from conftest import Bench, put_in_place, wait_until
 
 from basedev.census import CensusEntry
 from basedev.choice import FULL, image_id
@@ -379,6 +381,75 @@ def test_statements_that_cannot_be_evaluated_again(tmp_path: Path) -> None:
         census.check_failing([0], set())
     with pytest.raises(NeedsFullRebuild, match=r"base/a\.jl:3"):
         census.check_failing([], {"first_of"})
+
+
+def after_background_build(modern: Modern) -> dict[str, Any]:
+    """What is told of the last build in the background, when it has ended."""
+    wait_until(lambda: (modern.json("hook", "status")["background"] or {"status": "running"})["status"] != "running")
+    return dict(modern.json("hook", "status")["background"])
+
+
+def test_a_hook_and_the_julia_in_front(modern: Modern) -> None:
+    if any(one["state"] != "absent" for one in modern.json("hook", "status")["hooks"]):
+        pytest.skip("the checkout has hooks of its own")
+    modern.append(UTIL, "\nshouted(s) = uppercase(s)\n")
+    directory = modern.json("hook", "install")["directory"]
+    try:
+        subprocess.run([f"{directory}/post-commit"], cwd=modern.root, env=modern.environment, check=True)
+    finally:
+        modern.basedev("hook", "remove")
+    assert after_background_build(modern)["status"] == "built"
+    assert modern.json("status")["status"] == "present"
+    modern.basedev("shell-init", "bash")
+    julia = [str(modern.storage.root / "shell/bin/julia"), "--startup-file=no", "-e"]
+
+    def said(program: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [*julia, program],
+            cwd=modern.root / "test",
+            env=modern.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout, done.stderr
+
+    assert said('print(Base.shouted("a"))') == ("A", "")
+    modern.append(UTIL, "whispered(s) = lowercase(s)\n")
+    assert said("print(isdefined(Base, :shouted))") == (
+        "false",
+        f"basedev: julia starts without your edits of {UTIL}: run basedev build\n",
+    )
+    image = modern.root / "usr/lib/julia/sys.so"
+    time = image.stat().st_mtime_ns
+    os.utime(image, ns=(time, time + 1000))
+    try:
+        assert "make has made usr/lib/julia/sys.so anew" in said("")[1]
+    finally:
+        os.utime(image, ns=(time, time))
+
+
+def test_what_happens_by_itself_does_not_run_make(modern: Modern) -> None:
+    chomp, _ = modern.chomp
+    modern.edit(UTIL, chomp, "const Pair = 1\n" + chomp)
+    reason = "only a full rebuild is right (basedev build, which runs make), and it was not wanted: "
+    reason += "Base.Pair is bound to something else"
+    modern.basedev("build", "--background")
+    told = after_background_build(modern)
+    assert told["status"] == "failed" and reason in told["message"]
+    assert reason in modern.basedev("status").stdout
+    assert reason in Path(told["log"]).read_text()
+    watched = modern.basedev("watch", "--once")
+    assert watched.returncode == 3 and reason in watched.stdout + watched.stderr
+
+
+def test_what_is_told_of_the_setup(modern: Modern) -> None:
+    told = {(one["check"], one["state"], one["text"]) for one in modern.json("doctor")["findings"]}
+    base = modern.json("init")["base_id"]
+    assert ("base image", "ok", base) in told and ("Julia", "ok", "the patches are applied") in told
+    assert [one["id"] for one in modern.json("images", "list")["images"] if one["present"]] == [base]
+    refused = modern.basedev("serve", "start")
+    assert refused.returncode == 3 and "this command is for checkouts of Julia 1.5.3 yet" in refused.stderr
 
 
 def test_julias_own_tests(modern: Modern) -> None:

@@ -25,7 +25,8 @@ from ..checkout import Checkout
 from ..collection import Collection, on_disk
 from ..config import Config, load_config
 from ..distribution import Distribution, find
-from ..engines.stock15.baseimage import base_id
+from ..engines.patched.baseimage import BaseImage, is_present
+from ..engines.patched.host_program import Host as PatchedHost
 from ..engines.stock15.host_program import Host, compiled_host
 from ..errors import BasedevError, UsageError
 from ..link import LINKERS, linker
@@ -39,6 +40,8 @@ from ..store import KINDS, Store, read_manifest
 from ..watching import SETTINGS, is_encodable
 from .background import Background
 from .hooks import Hooks
+from .images import base_of
+from .patch import Patches
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 """What a finding is: nothing; something that works, but not as well as it might; something that does not work."""
@@ -221,7 +224,14 @@ class Doctor:
     @property
     def _base_directory(self) -> Path | None:
         """Where the checkout's base image is, or would be."""
-        return self._storage.root / "bases" / base_id(self._distribution) if self._distribution else None
+        name = ""
+        with suppress(BasedevError):  # which is told of Julia
+            name = base_of(self._checkout) if self._checkout else ""
+        return self._storage.root / "bases" / name if name else None
+
+    @property
+    def _is_patched(self) -> bool:
+        return self._checkout is not None and self._checkout.is_patched
 
     @cached_property
     def _config(self) -> Config:
@@ -248,6 +258,9 @@ class Doctor:
             none = "none was obtained yet: tools/julia-checkout does so"
             yield _ok(f"{found.version} in {found.prefix}" if found else none)
             return
+        if self._is_patched:
+            yield from self._built_julia(self._checkout)
+            return
         program, version = self._checkout.julia, self._checkout.distribution.version
         said = _said(program, "--startup-file=no", "-e", "print(VERSION)")
         if said != version:
@@ -258,8 +271,25 @@ class Doctor:
         else:
             yield _ok(f"{version} at {program}")
 
+    @staticmethod
+    def _built_julia(checkout: Checkout) -> Iterator[Finding]:
+        """Of one that its own makefile builds."""
+        program, version = checkout.julia, checkout.version or ""
+        said = _said(program, "--startup-file=no", "-e", "print(VERSION)")
+        if said.startswith(version):
+            yield _ok(f"{said} at {program}")
+        else:
+            yield _problem(f"{program} says {said!r} and not {version}", "make")
+        state, _ = Patches(checkout).status()
+        if state == "applied":
+            yield _ok("the patches are applied")
+        else:
+            yield _warning(f"the patches in the working tree: {state}", "basedev patch apply, then make")
+
     def _base(self) -> Iterator[Finding]:
         if self._checkout is None or (place := self._base_directory) is None:
+            if self._is_patched:
+                yield _warning("the checkout was not adopted yet", "basedev init")
             return
         wrong = self._wrong("bases", place.name)
         if not self._checkout.base_record.exists():
@@ -270,6 +300,8 @@ class Doctor:
             yield _problem(f"{place.name}: {wrong}", "basedev images verify --repair, then basedev init")
         else:
             yield _ok(place.name)
+            if self._is_patched and not is_present(self._checkout):
+                yield _warning("make has made another system image since", "the next build keeps that, in two minutes")
             if reason := (read_manifest(place) or {}).get("linker_reason"):
                 yield _warning(f"each image needs a linker: {reason}", "report it, with this machine's distribution")
 
@@ -277,6 +309,12 @@ class Doctor:
         """That the host runs on the base image tests that libjulia is that of the headers (`check_abi`), and that the
         image's tables are where they are looked for."""
         place, distribution = self._base_directory, self._distribution
+        if self._checkout and self._is_patched:
+            entry = Store(self._storage).find("bases", place.name) if place else None
+            if entry and self._wrong("bases", entry.id) == "":
+                with PatchedHost(self._checkout.julia, BaseImage(entry).host, has_program=True) as patched:
+                    yield _ok(f"its host reads the base image, of Julia {patched.facts()['version']}")
+            return
         if place is None or distribution is None or self._wrong("bases", place.name) != "":
             return
         program = compiled_host(distribution, self._storage)
@@ -462,7 +500,9 @@ class Doctor:
             yield _ok("none is held")
 
     def _server(self) -> Iterator[Finding]:
-        if not allowed(self._config.server):
+        if self._is_patched:
+            yield _ok("builds of this checkout use none")
+        elif not allowed(self._config.server):
             yield _warning("switched off", "set server = true, and unset BASEDEV_SERVER, to have builds faster")
         running = Servers(self._storage).running()
         known = Store(self._storage).names("bases") if running else []
@@ -477,7 +517,7 @@ class Doctor:
                 yield _warning(text, "basedev serve stop")
             else:
                 yield _ok(text)
-        if not running:
+        if not running and not self._is_patched:
             yield _ok("none is running; a build starts it")
         place = self._base_directory
         if place and any(one.base_id == place.name for one in running):

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..checkout import Checkout
 from ..collection import BASES, IMAGES, Collected, Collection, Item, on_disk
+from ..engines.kept import noted
 from ..engines.stock15.baseimage import base_id
 from ..errors import BasedevError
 from ..sources import sources_id
@@ -131,9 +132,17 @@ class Images:
         if self.checkout is None:
             return set()
         try:
-            return {self.checkout.sources().id, base_id(self.checkout.distribution)}
+            return {self.checkout.sources().id, base_of(self.checkout)}
         except BasedevError:  # the store can be told without
             return set()
+
+
+def base_of(checkout: Checkout) -> str:
+    """The name of a checkout's base image, whether it is there or not; empty if `make` built the checkout's Julia, and
+    `init` was never run. Raises SetupError when its Julia is missing or unsuitable."""
+    if checkout.is_patched:
+        return str(noted(checkout.base_record).get("base_id", ""))
+    return base_id(checkout.distribution)
 
 
 def _made_from(item: Item) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Collection
@@ -13,15 +12,17 @@ from typing import Any
 
 from ... import process
 from ...checkout import Checkout
+from ...choice import stamp
 from ...elf import ImageSymbols
 from ...errors import SetupError
+from ...places import SYSIMAGE
 from ...sourcefiles import source_files
 from ...sources import Sources
 from ...storage import Storage, digest_of, file_digest
 from ...store import Store
 from ...syntax import statements
 from .. import Progress
-from ..kept import KeptImage, files_of, included, keep_sources, note_base
+from ..kept import KeptImage, files_of, included, keep_sources, note_base, noted
 from .census import RECORD, KeptCensus, keep, statements_of
 from .host_program import SCRIPT, Host
 from .hostimage import NAME, make_host_image
@@ -29,7 +30,7 @@ from .hostimage import NAME, make_host_image
 CONTENTS = "3"
 """Another one when another thing is noted of a base image."""
 
-IMAGE, ARCHIVE = "usr/lib/julia/sys.so", "usr/lib/julia/sys-o.a"
+ARCHIVE = "usr/lib/julia/sys-o.a"
 
 LOADED = "usr/lib/julia/sysbase-o.a"
 """What `make` makes by loading all sources, and anew where one of them is newer (`sysimage.mk`)."""
@@ -83,9 +84,9 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
 
     Raises SetupError when there is none, when it can't be chained, or when sources changed since.
     """
-    image = checkout.root / IMAGE
+    image = checkout.root / SYSIMAGE
     if not image.is_file():
-        raise SetupError(f"{checkout.root} has no {IMAGE}: build it with make")
+        raise SetupError(f"{checkout.root} has no {SYSIMAGE}: build it with make")
     if known := _noted(checkout, image):
         entry = Store(storage).find("bases", known)
         if entry:
@@ -102,15 +103,29 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
             with storage.staging(f"base-{name}") as made:
                 about = _make(checkout, made)
                 if (before, archive) != (_stamp(image), _stamp(checkout.root / ARCHIVE)):
-                    raise SetupError(f"{IMAGE} was made anew meanwhile: wait until make has ended, and retry")
+                    raise SetupError(f"{SYSIMAGE} was made anew meanwhile: wait until make has ended, and retry")
                 _check_times(checkout, about["included"])
                 entry = Store(storage).publish("bases", name, made, about)
     return BaseImage(entry)
 
 
 def record_base(checkout: Checkout, base: BaseImage) -> None:
-    """Notes in a checkout which base image is its own, and how to see that it still is. Raises SetupError."""
-    note_base(checkout.base_record, base, of=_stamp(checkout.root / IMAGE))
+    """Notes in a checkout which base image is its own, how to see that it still is, and at which commit it came to be
+    so. Raises SetupError."""
+    before, of = noted(checkout.base_record), _stamp(checkout.root / SYSIMAGE)
+    about = {"of": of, "commit": Checkout(checkout.root).commit}
+    if before.get("of", [])[1:] == of[1:]:  # of the same image, by another basedev perhaps
+        about = {**about, "commit": before.get("commit") or about["commit"]}
+    if before != {"base_id": base.id, **about}:
+        note_base(checkout.base_record, base, **about)
+
+
+def is_present(checkout: Checkout) -> bool:
+    """Whether the base image that was noted is that of the system image which is there now."""
+    try:
+        return _noted(checkout, checkout.root / SYSIMAGE) is not None
+    except OSError:
+        return False
 
 
 def _version() -> str:
@@ -120,21 +135,17 @@ def _version() -> str:
 
 def _noted(checkout: Checkout, image: Path) -> str | None:
     """The id that was noted for the checkout's system image, if it has not changed since."""
-    try:
-        about = json.loads(checkout.base_record.read_text())
-        return str(about["base_id"]) if about["of"] == _stamp(image) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    about = noted(checkout.base_record)
+    return str(about["base_id"]) if about.get("of") == _stamp(image) else None
 
 
 def _stamp(image: Path) -> list[object]:
-    status = image.stat()
-    return [_version(), status.st_size, status.st_mtime_ns, status.st_ino]
+    return [_version(), *stamp(image)]
 
 
 def _check(checkout: Checkout, image: Path) -> None:
     if not (checkout.root / ARCHIVE).is_file():
-        raise SetupError(f"{checkout.root} has no {ARCHIVE}, from which {IMAGE} was linked: build it with make")
+        raise SetupError(f"{checkout.root} has no {ARCHIVE}, from which {SYSIMAGE} was linked: build it with make")
     if not ImageSymbols(image).has(CHAINABLE):
         raise SetupError(f"{image} can't be chained: run basedev patch apply, then make")
 
@@ -143,16 +154,16 @@ def _check_times(checkout: Checkout, in_image: Collection[str]) -> None:
     """Raises SetupError when a source file may be another than the image was built from. They have been read before, so
     that none is saved unseen."""
     if gone := [path for path in in_image if not (checkout.root / path).is_file()]:
-        raise SetupError(f"{gone[0]} is gone, and {IMAGE} was built from it: run make first")
-    parts = [path for path in (checkout.root / IMAGE, checkout.root / LOADED) if path.exists()]
+        raise SetupError(f"{gone[0]} is gone, and {SYSIMAGE} was built from it: run make first")
+    parts = [path for path in (checkout.root / SYSIMAGE, checkout.root / LOADED) if path.exists()]
     built = min(path.stat().st_mtime_ns for path in parts)
     for path, status in source_files(os.fspath(checkout.root)).items():
         if status.st_mtime_ns > built and (path in in_image or not path.startswith("stdlib/")):
-            raise SetupError(f"{path} is newer than {IMAGE}: run make first, so that it is known what is in it")
+            raise SetupError(f"{path} is newer than {SYSIMAGE}: run make first, so that it is known what is in it")
 
 
 def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
-    shutil.copyfile(checkout.root / IMAGE, made / "base.so")
+    shutil.copyfile(checkout.root / SYSIMAGE, made / "base.so")
     sources = Sources.read(checkout.root)
     keep_sources(made, ((path, sources.contents[path]) for path in sources.blobs))
     _join_code(checkout.root / ARCHIVE, made)
@@ -208,7 +219,7 @@ def _path_in(root: Path) -> Callable[[str], str]:
     def path_of(where: str) -> str:
         place = Path(where).resolve()
         if not place.is_relative_to(real):
-            raise SetupError(f"{IMAGE} was built from {where}, which is not in {root}: build it here with make")
+            raise SetupError(f"{SYSIMAGE} was built from {where}, which is not in {root}: build it here with make")
         return place.relative_to(real).as_posix()
 
     return path_of

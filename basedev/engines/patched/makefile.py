@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ... import process
 from ...errors import SetupError
-from ...places import NOTES
-from .baseimage import IMAGE, LOADED
+from ...places import NOTES, SYSIMAGE
+from .baseimage import LOADED
 
 TARGET = "julia-sysimg-release"
 
@@ -41,13 +41,13 @@ def make_aside(root: Path, changed: Iterable[str], made: Path) -> None:
             )
     with _put_back(root):
         make(root)
-        shutil.copyfile(root / IMAGE, made)
+        shutil.copyfile(root / SYSIMAGE, made)
 
 
 @contextmanager
 def _put_back(root: Path) -> Iterator[None]:
     """Keeps what was made before by links: each program of `make` writes a new file, which then gets the name."""
-    place, before = (root / IMAGE).parent, root / BEFORE
+    place, before = (root / SYSIMAGE).parent, root / BEFORE
     shutil.rmtree(before, ignore_errors=True)  # of a process that was killed
     before.mkdir(parents=True)
     kept = {}
