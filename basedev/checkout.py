@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from . import usrtree
 from .distribution import JULIA_VERSION, MULTIARCH, Distribution
@@ -115,6 +117,15 @@ class Checkout:
         """Raises SetupError when `init` was never run."""
         if not self.base_record.exists():
             raise SetupError(f"{self.root} has no base image yet: run basedev init")
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """What `init` noted of the base image, with its name in `base_id`; empty if it can't be read."""
+        try:
+            about = json.loads(self.base_record.read_text())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return about if isinstance(about, dict) and isinstance(about.get("base_id"), str) else {}
 
     def sources(self, like: Sources | None = None) -> Sources:
         """The sources as they are now; contents that are also in `like` are taken from there."""

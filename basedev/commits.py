@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import git
 
 from .checkout import Checkout
-from .errors import UsageError
+from .errors import SetupError, UsageError
 from .newcheckout import GENERATED
+from .patches import all_series, without_patches
 from .repository import repository
+from .sourcefiles import COMPILER
 from .sources import Contents, Sources, blob_id, is_source
+
+BUILT_FROM = re.compile(
+    r"(?:src|cli|base)/|deps/(?!checksums/)|stdlib/[^/]+$|contrib/generate_precompile\.jl$"
+    r"|(?:Make\.inc|Makefile|sysimage\.mk|VERSION)$"
+)
+"""Files of which current Julia's makefile makes the runtime, what it generates into `base/`, and a system image; which
+versions of standard libraries it fetches is in files in `stdlib/`."""
 
 
 def commit_named(root: Path, name: str) -> str:
@@ -51,14 +61,59 @@ class CommitCheckout(Checkout):
         """Its sources, as they are in a tree in which it is checked out (links and filters of git apart). Contents that
         are also in `like` are taken from there."""
         repo = repository(self.root)
-        blobs = {}
-        for entry in repo.git.ls_tree("-r", "-z", "--full-tree", self.at, "base", "stdlib").split("\0"):
-            about, _, path = entry.partition("\t")
-            if about.startswith("100") and is_source(path):
-                blobs[path] = about.split()[2]
+        blobs = _blobs_of(repo, self.at)
+        if self.is_patched and like:
+            return self._built(repo, blobs, like)
         others = {f"base/{name}": self._generated(name) for name in GENERATED if f"base/{name}" not in blobs}
         contents: Contents = _Blobs(repo, blobs, others, like)
         return Sources({**blobs, **{path: blob_id(data) for path, data in others.items()}}, contents)
 
     def _generated(self, name: str) -> bytes:
         return Path(self.distribution.sources / "base" / name).read_bytes()
+
+    def _built(self, repo: git.Repo, blobs: dict[str, str], like: Sources) -> Sources:
+        """Its sources where `make` built the base image from `like`: what git does not have is that image's, as is a
+        file that the patches had changed when it was made, and that is the same in both commits."""
+        before, patched = _blobs_of(repo, self._ground), {path for series in all_series() for path in series.paths}
+        kept = {path: blob for path, blob in like.blobs.items() if path not in before}
+        same = {path: like.blobs[path] for path in patched & like.blobs.keys() if blobs.get(path) == before.get(path)}
+        blobs = {**kept, **blobs, **same}
+        return Sources(blobs, _Blobs(repo, blobs, {}, like))
+
+    @property
+    def _ground(self) -> str:
+        """The commit that was checked out when current Julia's base image came to be the checkout's own."""
+        if commit := self.noted.get("commit"):
+            return str(commit)
+        raise SetupError(f"it is not known at which commit {self.root} was built: run basedev init")
+
+    def unlike_base(self) -> str | None:
+        """Why an image of this commit can't be chained on the base image that `make` built, for what is not in its
+        sources: a file that is another than at the commit of the base image. None if there is none."""
+        repo, ground = repository(self.root), self._ground
+        differing = repo.git.diff_tree("-r", "-z", "--name-only", "--no-renames", ground, self.at).split("\0")
+        commits = [repo.commit(name) for name in (ground, self.at)]
+        for path in differing:
+            if BUILT_FROM.match(path) and not is_source(path):
+                one, other = (without_patches(_contents(commit, path)) for commit in commits)
+                if one != other:
+                    return f"{path} is another than at {ground[:10]}, where Julia was built"
+        return None
+
+
+def _blobs_of(repo: git.Repo, commit: str) -> dict[str, str]:
+    """The blob ids of a commit's sources by path."""
+    blobs = {}
+    for entry in repo.git.ls_tree("-r", "-z", "--full-tree", commit, "base", "stdlib", COMPILER).split("\0"):
+        about, _, path = entry.partition("\t")
+        if about.startswith("100") and is_source(path):
+            blobs[path] = about.split()[2]
+    return blobs
+
+
+def _contents(commit: git.Commit, path: str) -> bytes | None:
+    try:
+        entry = commit.tree / path
+    except KeyError:
+        return None
+    return bytes(entry.data_stream.read()) if isinstance(entry, git.Blob) else None

@@ -401,13 +401,16 @@ def revert(among: Iterable[Series], root: Path) -> tuple[str, ...]:
     found = in_tree(among, root)
     if problems := [f"{path}: {has.problem}" for path, has in found.items() if has.problem]:
         raise UserCodeError(f"the patches can't be reverted: {problems[0]}", "\n".join(problems))
-    files = {path: None if has.is_ours else _reverted(root / path) for path, has in found.items()}
+    files = {path: without_patches((root / path).read_bytes()) for path in found}
     _write(root, files)
     return tuple(files)
 
 
-def _reverted(file: Path) -> bytes:
-    return _encoded(_unmarked(_decoded(file.read_bytes())))
+def without_patches(content: bytes | None) -> bytes | None:
+    """The contents of a file of a tree without what is ours in it; None where there is none of Julia's."""
+    if content is None or _applied(content).is_ours:
+        return None
+    return _encoded(_unmarked(_decoded(content)))
 
 
 def _write(root: Path, files: Mapping[str, bytes | None]) -> None:

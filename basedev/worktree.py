@@ -14,7 +14,9 @@ from .checkout import Checkout
 from .distribution import Distribution
 from .errors import SetupError
 from .newcheckout import GENERATED, add_generated
+from .places import NOTES
 from .repository import repository
+from .sourcefiles import COMPILER
 from .usrtree import lay_out_usr, read_origin
 
 OPTIONS = (
@@ -69,6 +71,33 @@ class Worktree:
             shutil.rmtree(root / "usr")
         origin = read_origin(self._origin.root)
         lay_out_usr(distribution.prefix, root, commit=origin.commit if origin else None)
+
+    def complete_built(self) -> None:
+        """Adds a `usr/` with the program and the runtime that `make` built in the checkout, and the standard libraries
+        of the tree; those that git does not have are the checkout's."""
+        root, built = self.checkout.root, self._origin.root.resolve() / "usr"
+        usr = root / "usr"
+        if usr.exists():
+            shutil.rmtree(usr)
+        for own in ("bin", "lib", NOTES.removeprefix("usr/")):
+            (usr / own).mkdir(parents=True)
+        # Julia finds all else from where these really are.
+        shutil.copy2(built / "bin/julia", usr / "bin")
+        for library in (built / "lib").glob("libjulia.so*"):
+            shutil.copy2(library, usr / "lib", follow_symlinks=False)
+        data = usr / "share/julia"
+        for libraries in (built / "share/julia/stdlib").iterdir():
+            (data / "stdlib" / libraries.name).mkdir(parents=True)
+            for library in libraries.iterdir():
+                sources = root / "stdlib" / library.name
+                place = data / "stdlib" / libraries.name / library.name
+                place.symlink_to(sources if sources.is_dir() else library.resolve())
+        for name in ("base", "test", COMPILER):
+            (data / name).symlink_to(root / name)
+        for directory in ("", "bin", "lib", "share", "share/julia"):
+            for entry in (built / directory).iterdir():
+                if not os.path.lexists(usr / directory / entry.name):
+                    (usr / directory / entry.name).symlink_to(entry)
 
     def remove(self) -> None:
         """Deletes the worktree, and what git notes of it."""

@@ -57,6 +57,10 @@ class Modern(Bench):
         self._keep(path)
         super().append(path, text)
 
+    def git(self, *words: str) -> str:
+        """What git prints."""
+        return subprocess.run(["git", *words], cwd=self.root, capture_output=True, text=True, check=True).stdout
+
     def _keep(self, path: str) -> None:
         file = self.root / path
         self.before.setdefault(file, (file.read_bytes(), file.stat().st_mtime_ns))
@@ -450,6 +454,64 @@ def test_what_is_told_of_the_setup(modern: Modern) -> None:
     assert [one["id"] for one in modern.json("images", "list")["images"] if one["present"]] == [base]
     refused = modern.basedev("serve", "start")
     assert refused.returncode == 3 and "this command is for checkouts of Julia 1.5.3 yet" in refused.stderr
+
+
+def committed(modern: Modern, parent: str, path: str, old: str, new: str) -> str:
+    """A commit in which a text of a file is replaced; no branch has it, and neither index nor tree are touched."""
+    index = {**modern.environment, "GIT_INDEX_FILE": str(modern.storage.root / "index")}
+    index |= {f"GIT_{who}_{what}": "a" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+    def git(*words: str, text: str | None = None) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=modern.root, env=index, input=text, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    before = git("show", f"{parent}:{path}")
+    assert before.count(old) == 1
+    blob = git("hash-object", "-w", "--stdin", text=before.replace(old, new)).strip()
+    git("read-tree", parent)
+    git("update-index", "--cacheinfo", f"100644,{blob},{path}")
+    return git(
+        "commit-tree", "-p", parent, "-m", f"{path}: {new.strip().splitlines()[-1]}", git("write-tree").strip()
+    ).strip()
+
+
+def test_bisection(modern: Modern) -> None:
+    chomp, called = modern.chomp
+    good = modern.git("rev-parse", "HEAD").strip()
+    include = "#include <string.h>\n"
+    harmless = committed(modern, good, "base/lock.jl", "Semaphore size must be > 0", "Semaphore size must be large")
+    culprit = committed(modern, harmless, UTIL, chomp, chomp + '    s == "hello\\n" && return SubString("world")\n')
+    runtime = committed(modern, culprit, "src/gf.c", include, "// edited\n" + include)
+    back = committed(modern, runtime, "src/gf.c", "// edited\n" + include, include)
+    compiler = committed(
+        modern, back, "Compiler/src/utilities.jl", "function count_const_size(", "f() = 1\nfunction count_const_size("
+    )
+    last = committed(modern, compiler, "Compiler/src/utilities.jl", "f() = 1\nfunction count", "function count")
+    words = ["bisect", "run", "--bad", last, "--good", good]
+    here = 'realpath(joinpath(Sys.STDLIB, "Test")) == joinpath(pwd(), "stdlib/Test")'
+    program = f'exit({here} ? chomp("hello\\n") != "hello" : 200)'
+    done = modern.basedev("--json", *words, "--", "julia", "--startup-file=no", "-e", program)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [one["commit"] for one in found["culprits"]] == [culprit], done.stderr
+    assert found["changed_files"] == [UTIL]
+    assert [(one["what"], one["change"]) for one in found["definitions"]["evaluated"]] == [(called, "modified")]
+    told = {one["commit"]: one["told"] for one in found["tests"]}
+    assert told[good] == "the base image"
+    for commit, reason in (
+        (runtime, "it can't be chained: src/gf.c is another than at "),
+        (compiler, "is Julia's compiler"),
+    ):
+        if commit in told:
+            assert reason in told[commit]
+    refused = modern.basedev(*words, "--policy", "rebuild", "--", "true")
+    assert refused.returncode == 2 and "--policy rebuild is for checkouts of Julia 1.5" in refused.stderr
+    ends = modern.basedev("bisect", "run", "--bad", runtime, "--good", good, "--", "true")
+    assert f"the bad commit {runtime[:10]} can't be tested: it can't be chained: src/gf.c is another" in ends.stderr
+    stepped = modern.basedev("bisect", "step", "--", "julia", "-e", "exit(7)")
+    assert stepped.returncode == 7, stepped.stderr
 
 
 def test_julias_own_tests(modern: Modern) -> None:

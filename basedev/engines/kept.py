@@ -108,15 +108,6 @@ def files_of(about: Mapping[str, Any]) -> dict[str, SourceFile]:
     return {path: SourceFile(one["name"], tuple(one["modules"])) for path, one in about.items()}
 
 
-def noted(record: Path) -> dict[str, Any]:
-    """What `note_base` noted in a checkout; empty if it can't be read."""
-    try:
-        about = json.loads(record.read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return about if isinstance(about, dict) and isinstance(about.get("base_id"), str) else {}
-
-
 def note_base(record: Path, base: KeptImage, **about: object) -> None:
     """Notes in a checkout's file `record` which base image is its own, with more about it.
 

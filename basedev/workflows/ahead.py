@@ -19,7 +19,7 @@ from ..commits import CommitCheckout
 from ..errors import BasedevError, NeedsFullRebuild
 from ..process import PLACE, die_with_parent
 from ..storage import Storage
-from .build import Builder
+from .builders import builder_for
 
 PATIENCE = 5.0
 """Seconds that a process has to clean up."""
@@ -75,7 +75,9 @@ def main(root: str, *commits: str) -> None:
     for commit in commits:
         print(commit, flush=True)
         with suppress(BasedevError, NeedsFullRebuild):
-            Builder(CommitCheckout(Path(root), commit), storage, lambda step, seconds: None).build(may_rebuild=False)
+            builder_for(CommitCheckout(Path(root), commit), storage, lambda step, seconds: None).build(
+                may_rebuild=False
+            )
 
 
 if __name__ == "__main__":

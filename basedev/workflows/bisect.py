@@ -36,9 +36,10 @@ from ..sizes import counted
 from ..storage import Storage, digest_of, disk_errors
 from ..syntax import statements
 from ..worktree import Worktree
-from .adopting import adopt, adopted_base
+from .adopting import adopt
 from .ahead import Ahead
-from .build import CHAINED, FULL, Builder, Result
+from .build import CHAINED, FULL, ImageBuilder, Result
+from .builders import builder_for
 
 SKIP, ABORT = 125, 128
 """Exit codes of a command, as `git bisect run` has them: can't be tested; from here on, tells nothing."""
@@ -210,7 +211,8 @@ class Bisector:
     def asked(
         self, bad: str, good: Sequence[str], command: Sequence[str], *, first_parent: bool, policy: str, check: bool
     ) -> Record:
-        """A bisection with nothing known. Raises UsageError when a commit is none."""
+        """A bisection with nothing known. Raises UsageError when a commit is none, or the policy is not for this."""
+        _check_policy(self.checkout, policy)
         words = [self._placed(word) if "/" in word or number else word for number, word in enumerate(command)]
         return Record(self._commit(bad), [self._commit(one) for one in good], first_parent, policy, check, words)
 
@@ -223,7 +225,7 @@ class Bisector:
         with self._alone():
             record = self._begun(asked)
             with self._steps() as progress:
-                adopted_base(self.checkout, self.storage, progress)
+                builder_for(self.checkout, self.storage, progress)
             bases = self._merge_bases(record)
             words = ["--topo-order", "--parents", *(["--first-parent"] if record.first_parent else [])]
             graph = Graph.read(
@@ -431,6 +433,10 @@ class Bisector:
             if missing:
                 self._ahead = Ahead(self.checkout, self.storage, missing)
             tree.check_out(commit)
+            if self.checkout.is_patched:
+                tree.complete_built()
+                at = CommitCheckout(self.checkout.root, commit)
+                return make_image(at, self.storage, self.config, record.policy, self._steps)
             distribution = self.checkout.distribution
             if not tree.checkout.has_sources:
                 raise Untestable("it has no sources of Julia")
@@ -464,11 +470,11 @@ class Bisector:
             files = tuple(path for path in differing.split("\0") if path)
             with self._steps() as progress:
                 both = [
-                    _Definitions(CommitCheckout(self.checkout.root, one.hexsha), self.storage, progress)
+                    builder_for(CommitCheckout(self.checkout.root, one.hexsha), self.storage, progress)
                     for one in (parent, culprit)
                 ]
                 try:
-                    definitions = tuple(_changed(*(one.states() for one in both)))
+                    definitions = tuple(_changed(*map(_states, both)))
                 except (NeedsFullRebuild, UserCodeError):
                     definitions = None
         return Outcome(record, record.log(self._repo), culprits, files, definitions)
@@ -487,7 +493,11 @@ def step(
 
     Raises UsageError, SetupError or InternalError when nothing was found out.
     """
+    _check_policy(checkout, policy)
     try:
+        commit = checkout.commit if checkout.is_patched else None
+        if commit and (reason := CommitCheckout(checkout.root, commit).unlike_base()):
+            raise Untestable(f"it can't be chained: {reason}")
         result = make_image(checkout, storage, config, policy, steps)
     except Untestable as reason:
         tell(f"skipped: {reason}")
@@ -496,17 +506,25 @@ def step(
     return run_command(command, checkout, result.image, storage, checkout.commit or "")
 
 
+def _check_policy(checkout: Checkout, policy: str) -> None:
+    if checkout.is_patched and policy == "rebuild":
+        raise UsageError(
+            "--policy rebuild is for checkouts of Julia 1.5, since make would build in your tree:"
+            " leave it out, and commits that can't be chained are skipped"
+        )
+
+
 def make_image(checkout: Checkout, storage: Storage, config: Config, policy: str, steps: Steps) -> Result:
     """The image for a checkout's present sources. Raises Untestable when it is the sources that stand in the way, or
     the policy."""
-    allowed = config.full_rebuild and config.engine not in (CHAINED, CHAINED_WITHOUT_CUTOFF)
+    allowed = not checkout.is_patched and config.full_rebuild and config.engine not in (CHAINED, CHAINED_WITHOUT_CUTOFF)
     may_rebuild = policy == "rebuild" or (policy == "chain" and allowed)
     engine = FULL if config.engine == FULL and may_rebuild else None
     with steps() as progress:
-        if not checkout.base_record.exists():
+        if not checkout.is_patched and not checkout.base_record.exists():
             adopt(checkout, storage, progress)
         try:
-            return Builder(checkout, storage, progress).build(engine=engine, may_rebuild=may_rebuild)
+            return builder_for(checkout, storage, progress).build(engine=engine, may_rebuild=may_rebuild)
         except UserCodeError as error:
             raise Untestable(f"it does not build: {error.message}") from error
         except NeedsFullRebuild as reason:
@@ -561,7 +579,7 @@ def run_command(
 
 def _how(result: Result) -> str:
     if result.status == "built":
-        return "chained" if result.engine == CHAINED else "rebuilt in full"
+        return "rebuilt in full" if result.engine == FULL else "chained"
     return "the base image" if result.status == "current" else "image there"
 
 
@@ -569,32 +587,30 @@ Key = tuple[str, str, bool]
 """What a definition is called, its file, and whether it is the documentation only."""
 
 
-class _Definitions(Builder):
-    """What the definitions of a commit are, as far as they are not those of the base image."""
+def _states(builder: ImageBuilder) -> dict[Key, tuple[Definition, object]]:
+    """What the definitions of a commit are, as far as they are not those of the base image: each of them, with what is
+    equal when it means the same in another commit.
 
-    def states(self) -> dict[Key, tuple[Definition, object]]:
-        """Each of them, with something that is equal when it means the same in another commit.
-
-        Raises UserCodeError when the sources do not parse or evaluate, NeedsFullRebuild when nothing is known of them.
-        """
-        plan = self.plan()
-        if plan.full_rebuild_reason and not plan.definitions:
-            raise NeedsFullRebuild(plan.full_rebuild_reason)
-        contents = self.checkout.sources().contents
-        paths = sorted({one.path for one in plan.definitions if one.change != "deleted"})
-        texts = [contents[path] for path in paths]
-        parsed = self.with_host(lambda host: host.parse_all(texts))
-        read = {path: statements(tree, text, path) for path, tree, text in zip(paths, parsed, texts, strict=True)}
-        found: dict[Key, tuple[Definition, object]] = {}
-        for one in plan.definitions:
-            state: object = one.change
-            if one.change != "deleted" and not one.what.startswith("export "):
-                around = [each for each in read[one.path] if each.line <= one.line <= each.last_line]
-                documented = one.change == "documented"
-                state = [(each.documentation if documented else each.tree) for each in around]
-            # Julia numbers the names that it makes anew in each session
-            found[re.sub(r"#\w*\d", "#", one.what), one.path, one.change == "documented"] = one, state
-        return found
+    Raises UserCodeError when the sources do not parse or evaluate, NeedsFullRebuild when nothing is known of them.
+    """
+    plan = builder.plan()
+    if plan.full_rebuild_reason and not plan.definitions:
+        raise NeedsFullRebuild(plan.full_rebuild_reason)
+    contents = builder.checkout.sources(builder.base.sources).contents
+    paths = sorted({one.path for one in plan.definitions if one.change != "deleted"})
+    texts = [contents[path] for path in paths]
+    parsed = builder.parse_all(texts)
+    read = {path: statements(tree, text, path) for path, tree, text in zip(paths, parsed, texts, strict=True)}
+    found: dict[Key, tuple[Definition, object]] = {}
+    for one in plan.definitions:
+        state: object = one.change
+        if one.change != "deleted" and not one.what.startswith("export "):
+            around = [each for each in read[one.path] if each.line <= one.line <= each.last_line]
+            documented = one.change == "documented"
+            state = [(each.documentation if documented else each.tree) for each in around]
+        # Julia numbers the names that it makes anew in each session
+        found[re.sub(r"#\w*\d", "#", one.what), one.path, one.change == "documented"] = one, state
+    return found
 
 
 def _changed(

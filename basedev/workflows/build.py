@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -191,6 +191,10 @@ class ImageBuilder(ABC):
         """The argument types of everything with native code in an image of the checkout's Julia."""
 
     @abstractmethod
+    def parse_all(self, texts: Sequence[bytes]) -> list[list[dict[str, Any]]]:
+        """The statements of several source texts, as Julia reads them. Raises UserCodeError for one that it can't."""
+
+    @abstractmethod
     def _image_id(self, sources: Sources, engine: str) -> str:
         """The name of an image in the store."""
 
@@ -345,6 +349,9 @@ class Builder(ImageBuilder):
     def native_signatures(self, image: Path) -> list[str]:
         with self._host(image) as host:
             return host.native_signatures()
+
+    def parse_all(self, texts: Sequence[bytes]) -> list[list[dict[str, Any]]]:
+        return self.with_host(lambda host: host.parse_all(texts))
 
     def with_host(self, work: Callable[[Host], T]) -> T:
         """What `work` returns, which gets a host on the base image. When a server's host fails, it is done again with

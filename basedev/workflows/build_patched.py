@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..adopted import remember
 from ..checkout import Checkout
 from ..choice import image_id
+from ..commits import CommitCheckout
 from ..difference import compare
 from ..engines import Progress
 from ..engines.patched.baseimage import BaseImage, make_base_image, record_base
@@ -15,7 +18,7 @@ from ..engines.patched.host_program import Host
 from ..engines.patched.layer import make_layer
 from ..engines.patched.limits import check, check_difference
 from ..engines.patched.makefile import make, make_aside
-from ..errors import SetupError
+from ..errors import NeedsFullRebuild, SetupError
 from ..revise import revise
 from ..revision import Move, Revision
 from ..sources import ChangeSet, Sources
@@ -53,6 +56,19 @@ class PatchedBuilder(ImageBuilder):
         super().__init__(checkout, storage, progress)
         checkout.check_adopted()
         self.base = adopt(checkout, storage, progress)
+
+    def plan(self) -> Result:
+        self._check_commit()
+        return super().plan()
+
+    def build(self, *, engine: str | None = None, may_rebuild: bool = True) -> Result:
+        self._check_commit()
+        return super().build(engine=engine, may_rebuild=may_rebuild)
+
+    def _check_commit(self) -> None:
+        """Raises NeedsFullRebuild when the checkout's Julia is not that of the commit whose image is to be made."""
+        if isinstance(self.checkout, CommitCheckout) and (reason := self.checkout.unlike_base()):
+            raise NeedsFullRebuild(reason)
 
     def _image_id(self, sources: Sources, engine: str) -> str:
         """A chained image depends on its base and what is noted of it; a full one on the Julia only."""
@@ -118,6 +134,10 @@ class PatchedBuilder(ImageBuilder):
         """The argument types of everything with native code in an image of this Julia."""
         with Host(self.checkout.julia, image) as host:
             return host.native_signatures()
+
+    def parse_all(self, texts: Sequence[bytes]) -> list[list[dict[str, Any]]]:
+        with self._host() as host:
+            return host.parse_all(texts)
 
     def _host(self) -> Host:
         return Host(self.checkout.julia, self.base.host, self.base.census, has_program=True)

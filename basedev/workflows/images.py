@@ -8,7 +8,6 @@ from typing import Any
 
 from ..checkout import Checkout
 from ..collection import BASES, IMAGES, Collected, Collection, Item, on_disk
-from ..engines.kept import noted
 from ..engines.stock15.baseimage import base_id
 from ..errors import BasedevError
 from ..sources import sources_id
@@ -141,7 +140,7 @@ def base_of(checkout: Checkout) -> str:
     """The name of a checkout's base image, whether it is there or not; empty if `make` built the checkout's Julia, and
     `init` was never run. Raises SetupError when its Julia is missing or unsuitable."""
     if checkout.is_patched:
-        return str(noted(checkout.base_record).get("base_id", ""))
+        return str(checkout.noted.get("base_id", ""))
     return base_id(checkout.distribution)
 
 

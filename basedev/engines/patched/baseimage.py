@@ -22,7 +22,7 @@ from ...storage import Storage, digest_of, file_digest
 from ...store import Store
 from ...syntax import statements
 from .. import Progress
-from ..kept import KeptImage, files_of, included, keep_sources, note_base, noted
+from ..kept import KeptImage, files_of, included, keep_sources, note_base
 from .census import RECORD, KeptCensus, keep, statements_of
 from .host_program import SCRIPT, Host
 from .hostimage import NAME, make_host_image
@@ -112,7 +112,7 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
 def record_base(checkout: Checkout, base: BaseImage) -> None:
     """Notes in a checkout which base image is its own, how to see that it still is, and at which commit it came to be
     so. Raises SetupError."""
-    before, of = noted(checkout.base_record), _stamp(checkout.root / SYSIMAGE)
+    before, of = checkout.noted, _stamp(checkout.root / SYSIMAGE)
     about = {"of": of, "commit": Checkout(checkout.root).commit}
     if before.get("of", [])[1:] == of[1:]:  # of the same image, by another basedev perhaps
         about = {**about, "commit": before.get("commit") or about["commit"]}
@@ -135,7 +135,7 @@ def _version() -> str:
 
 def _noted(checkout: Checkout, image: Path) -> str | None:
     """The id that was noted for the checkout's system image, if it has not changed since."""
-    about = noted(checkout.base_record)
+    about = checkout.noted
     return str(about["base_id"]) if about.get("of") == _stamp(image) else None
 
 
