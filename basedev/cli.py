@@ -374,8 +374,10 @@ def _built(call: _Call) -> Result:
         try:
             result = builder.build(engine=None if engine == "auto" else engine, may_rebuild=may_rebuild)
         except NeedsFullRebuild as reason:
-            by_make = " (basedev build, which runs make)" if call.checkout.is_patched else ""
-            raise SetupError(f"only a full rebuild is right{by_make}, and it was not wanted: {reason}") from reason
+            needed = "only a full rebuild is right, and it was not wanted"
+            if call.checkout.is_patched:
+                needed = "only make can build this, and it was not wanted (basedev build runs it)"
+            raise SetupError(f"{needed}: {reason}") from reason
     if options.command != "build" and result.full_rebuild_reason and result.status == "built":
         terminal.message(f"rebuilt in full: {result.full_rebuild_reason}")
     return result

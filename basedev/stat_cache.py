@@ -41,15 +41,15 @@ def blob_id(contents: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(contents) + contents).hexdigest()
 
 
-def identify(root: Path) -> Identified:
-    """The blob ids of a tree's source files as they are now.
+def identify(root: Path, files: dict[str, os.stat_result] | None = None, name: str = "stat-cache.json") -> Identified:
+    """The blob ids of a tree's source files, or of others, as they are now.
 
-    What it learns is noted in the tree for the next time, unless it can't be written. Raises OSError when a file can't
-    be read.
+    What it learns is noted in the tree for the next time, in a file of this name, unless it can't be written. Raises
+    OSError when a file can't be read.
     """
     now = time.time_ns()
-    files = source_files(os.fspath(root))
-    cache = root / NOTES / "stat-cache.json"
+    files = source_files(os.fspath(root)) if files is None else files
+    cache = root / NOTES / name
     known = _read(cache)
     noted: dict[str, list[Any]] = {}
     blobs, contents = {}, {}

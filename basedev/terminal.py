@@ -208,6 +208,8 @@ class Terminal:
             return self.json({**result.to_json(), "background": background})
         self.background(background)
         out = self.out
+        if result.runtime_reason:
+            out.print(f"make would build the runtime first: {escape(result.runtime_reason)}")
         if result.status == "current":
             return out.print("The sources are those of the base image; nothing to build.")
         out.print(f"Changed since the base image {result.base_id}:")
@@ -232,6 +234,8 @@ class Terminal:
             return self.json(result.to_json())
         if result.full_rebuild_reason:
             self.message(f"full rebuild: {result.full_rebuild_reason}")
+        if result.runtime_reason:
+            self.message(f"make built the runtime: {result.runtime_reason}")
         if result.new_code_reason:
             self.message(f"all native code anew: {result.new_code_reason}")
         if result.old_lines_reason:

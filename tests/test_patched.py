@@ -16,11 +16,16 @@ import pytest
 from conftest import Bench, put_in_place, wait_until
 
 from basedev.census import CensusEntry
+from basedev.checkout import Checkout
 from basedev.choice import FULL, image_id
+from basedev.commits import CommitCheckout
 from basedev.difference import FileDifference, Replacement
 from basedev.engines.patched.census import KeptCensus, runs
 from basedev.engines.patched.limits import check_difference
-from basedev.errors import NeedsFullRebuild
+from basedev.engines.patched.makefile import make
+from basedev.engines.patched.runtime import Runtime
+from basedev.errors import NeedsFullRebuild, UserCodeError
+from basedev.places import SYSIMAGE
 from basedev.storage import Storage, file_digest
 from basedev.syntax import Literal, Statement, Tree
 
@@ -56,6 +61,12 @@ class Modern(Bench):
         """Adds a text at the end of a source file."""
         self._keep(path)
         super().append(path, text)
+
+    def prepend(self, path: str, text: str) -> None:
+        """Adds a text at the beginning of a source file."""
+        self._keep(path)
+        file = self.root / path
+        file.write_text(text + file.read_text())
 
     def git(self, *words: str) -> str:
         """What git prints."""
@@ -436,7 +447,7 @@ def test_a_hook_and_the_julia_in_front(modern: Modern) -> None:
 def test_what_happens_by_itself_does_not_run_make(modern: Modern) -> None:
     chomp, _ = modern.chomp
     modern.edit(UTIL, chomp, "const Pair = 1\n" + chomp)
-    reason = "only a full rebuild is right (basedev build, which runs make), and it was not wanted: "
+    reason = "only make can build this, and it was not wanted (basedev build runs it): "
     reason += "Base.Pair is bound to something else"
     modern.basedev("build", "--background")
     told = after_background_build(modern)
@@ -454,6 +465,100 @@ def test_what_is_told_of_the_setup(modern: Modern) -> None:
     assert [one["id"] for one in modern.json("images", "list")["images"] if one["present"]] == [base]
     refused = modern.basedev("serve", "start")
     assert refused.returncode == 3 and "this command is for checkouts of Julia 1.5.3 yet" in refused.stderr
+
+
+RUNTIME = ("src/jl_uv.c", "src/codegen.cpp")
+"""A source of which nothing gets into an image, and one that all native code comes from."""
+
+
+def test_an_edited_runtime_is_told(modern: Modern) -> None:
+    """Neither is built in this test: that would leave another runtime."""
+    modern.prepend(RUNTIME[0], "// edited\n")
+    needed = "src/jl_uv.c is newer than src/jl_uv.o"
+    assert needed in modern.refusal() and needed in modern.basedev("init").stderr
+    plan = modern.json("status")
+    assert (plan["status"], plan["runtime_reason"], plan["full_rebuild_reason"]) == ("current", needed, None)
+    modern.basedev("build", "--background")
+    assert needed in after_background_build(modern)["message"]
+    modern.prepend(RUNTIME[1], "// edited\n")
+    other = "src/codegen.cpp is another than when usr/lib/julia/sys.so was made"
+    assert other in modern.refusal() and other in modern.basedev("init").stderr
+    plan = modern.json("status")
+    assert (plan["status"], plan["runtime_reason"], plan["full_rebuild_reason"]) == ("rebuild", None, other)
+    modern.restore()
+    assert modern.json("status")["runtime_reason"] is None
+
+
+def tree_of_runtime(root: Path) -> None:
+    """A tree with sources of a runtime, their objects, and libraries, each newer than those before."""
+    files = ["src/julia.h", "src/jl_uv.c", "src/codegen.cpp", "src/cgutils.cpp", "src/signals-unix.c", "cli/loader.h"]
+    files += ["src/gc-mmtk.c", "src/ast.scm", "src/jl_uv.o", "src/codegen.o", "usr/lib/libjulia.so"]
+    files += ["usr/lib/libjulia-internal.so", "usr/lib/libjulia-codegen.so"]
+    for number, name in enumerate(files):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+        os.utime(root / name, ns=(0, 10**18 + number))
+
+
+@pytest.mark.parametrize(
+    ("path", "product"),
+    [
+        ("src/jl_uv.c", "src/jl_uv.o"),
+        ("src/codegen.cpp", "src/codegen.o"),
+        ("src/cgutils.cpp", "usr/lib/libjulia-codegen.so"),
+        ("src/signals-unix.c", "usr/lib/libjulia-internal.so"),
+        ("src/ast.scm", "usr/lib/libjulia-internal.so"),
+        ("src/julia.h", "usr/lib/libjulia-codegen.so"),
+        ("src/codegen.o", "usr/lib/libjulia-codegen.so"),
+        ("cli/loader.h", "usr/lib/libjulia.so"),
+        ("src/gc-mmtk.c", None),
+    ],
+)
+def test_what_is_newer_than_what_is_made_of_it(tmp_path: Path, path: str, product: str | None) -> None:
+    tree_of_runtime(tmp_path)
+    assert Runtime(tmp_path).outdated() == []
+    os.utime(tmp_path / path, ns=(0, 10**18 + 100))
+    assert [(one.path, one.product) for one in Runtime(tmp_path).outdated()] == ([(path, product)] if product else [])
+
+
+def test_which_sources_leave_an_image_as_it_is(tmp_path: Path) -> None:
+    tree_of_runtime(tmp_path)
+    before = Runtime(tmp_path).blobs
+    for path in ("src/jl_uv.c", "src/signals-unix.c"):
+        (tmp_path / path).write_text("edited")
+    assert Runtime(tmp_path).edited(before) == []
+    (tmp_path / "src/julia.h").write_text("edited")
+    (tmp_path / "src/ast.scm").unlink()
+    (tmp_path / "src/new.c").write_text("new")
+    assert Runtime(tmp_path).edited(before) == ["src/ast.scm", "src/julia.h", "src/new.c"]
+
+
+MAKEFILE = """\
+julia-cli-release: ;
+julia-src-release: ; @! grep wrong src/codegen.cpp
+julia-sysimg-release: julia-src-release usr/lib/julia/sys.so
+usr/lib/julia/sys.so: usr/lib/julia/basecompiler-o.a ; cat src/codegen.cpp >$@
+usr/lib/julia/basecompiler-o.a: base/boot.jl ; touch $@
+"""
+
+
+def test_make_makes_an_image_anew_for_another_runtime(tmp_path: Path) -> None:
+    for name in ("src/codegen.cpp", "base/boot.jl"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("first")
+    (tmp_path / "usr/lib/julia").mkdir(parents=True)
+    (tmp_path / "Makefile").write_text(MAKEFILE)
+    image = tmp_path / SYSIMAGE
+    make(tmp_path)
+    (tmp_path / "src/codegen.cpp").write_text("second")
+    make(tmp_path)
+    assert image.read_text() == "first"
+    make(tmp_path, anew=True)
+    assert image.read_text() == "second"
+    (tmp_path / "src/codegen.cpp").write_text("wrong")
+    with pytest.raises(UserCodeError, match="make can't build the runtime"):
+        make(tmp_path, anew=True)
+    assert image.read_text() == "second"
 
 
 def committed(modern: Modern, parent: str, path: str, old: str, new: str) -> str:
@@ -512,6 +617,50 @@ def test_bisection(modern: Modern) -> None:
     assert f"the bad commit {runtime[:10]} can't be tested: it can't be chained: src/gf.c is another" in ends.stderr
     stepped = modern.basedev("bisect", "step", "--", "julia", "-e", "exit(7)")
     assert stepped.returncode == 7, stepped.stderr
+
+
+def test_commits_and_the_commit_that_was_built(tmp_path: Path) -> None:
+    """In a repository that has little of Julia's."""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@localhost", "-C", str(tmp_path)]
+
+    def commit(files: dict[str, str]) -> str:
+        for name, text in files.items():
+            place = tmp_path / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text)
+        subprocess.run([*git, "add", "-A"], check=True)
+        subprocess.run([*git, "commit", "-qm", "edited", "--allow-empty"], check=True)
+        return subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+
+    subprocess.run([*git, "init", "-q"], check=True)
+    inference, dates = "Compiler/src/typeinfer.jl", "stdlib/Dates/src/Dates.jl"
+    files = {"VERSION": "1.12.5\n", ".gitignore": "usr\n*_h.jl\n", "test/a.jl": "", "src/gf.c": "c"}
+    built = commit({**files, "base/Base.jl": "a", inference: "b", dates: "d"})
+    (tmp_path / "base/pcre_h.jl").write_text("generated")
+    (tmp_path / inference).write_text("b patched")
+    tree = Checkout(tmp_path)
+    tree.base_record.parent.mkdir(parents=True)
+    tree.base_record.write_text(json.dumps({"base_id": "0", "commit": built}))
+    base = tree.sources()
+    (tmp_path / inference).write_text("b")
+    edited = commit({"base/Base.jl": "edited", "test/a.jl": "edited"})
+    sources = CommitCheckout(tmp_path, edited).sources(base)
+    read = {path: sources.contents[path] for path in sources.blobs}
+    assert read == {
+        inference: b"b patched",
+        "base/Base.jl": b"edited",
+        "base/pcre_h.jl": b"generated",
+        dates: b"d",
+    }
+    assert CommitCheckout(tmp_path, edited).unlike_base() is None
+    compiler = CommitCheckout(tmp_path, commit({inference: "edited"}))
+    assert compiler.sources(base).contents[inference] == b"edited"
+    mark = "// basedev gf 01234567 {\nmore\n// basedev }\n"
+    assert CommitCheckout(tmp_path, commit({"src/gf.c": mark + "c"})).unlike_base() is None
+    runtime = CommitCheckout(tmp_path, commit({"src/gf.c": mark + "edited"}))
+    assert runtime.unlike_base() == f"src/gf.c is another than at {built[:10]}, where Julia was built"
+    fetched = CommitCheckout(tmp_path, commit({"src/gf.c": "c", "stdlib/Pkg.version": "edited"}))
+    assert fetched.unlike_base() == f"stdlib/Pkg.version is another than at {built[:10]}, where Julia was built"
 
 
 def test_julias_own_tests(modern: Modern) -> None:

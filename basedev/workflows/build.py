@@ -43,13 +43,14 @@ T = TypeVar("T")
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
-    **dict.fromkeys(("new_code_reason", "old_lines_reason", "no_cutoff_reason", "whole_heap_reason", "linker_reason")),
+    **dict.fromkeys(("runtime_reason", "new_code_reason", "old_lines_reason", "no_cutoff_reason")),
+    **dict.fromkeys(("whole_heap_reason", "linker_reason")),
     **dict.fromkeys(("linker", "invalidated", "reinferred", "recompiled", "peak_memory", "server")),
     **{"timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
 
-NOT_KEPT = ("image", "image_id", "status", "server", "errors")
+NOT_KEPT = ("image", "image_id", "status", "runtime_reason", "server", "errors")
 """Those that an image's manifest does not have."""
 
 
@@ -65,6 +66,8 @@ class Result:
     image: Path | None = None
     image_id: str | None = None
     full_rebuild_reason: str | None = None
+    runtime_reason: str | None = None
+    """Why `make` builds, or built, the runtime anew before anything else, if so."""
     new_code_reason: str | None = None
     """Why a chained image keeps no native code of the base image, if it keeps none."""
     old_lines_reason: str | None = None
@@ -112,6 +115,7 @@ class Result:
             "base_id": self.base_id,
             "sources_id": self.sources_id,
             "full_rebuild_reason": self.full_rebuild_reason,
+            "runtime_reason": self.runtime_reason,
             "new_code_reason": self.new_code_reason,
             "old_lines_reason": self.old_lines_reason,
             "changed_files": list(self.changed_files),
@@ -261,17 +265,8 @@ class ImageBuilder(ABC):
         return self.storage.lock(f"image-{name}", waiting=lambda: self.progress(waiting, 5.0))
 
     def _look_up(self, sources: Sources, engine: str | None = None) -> tuple[Result, bool]:
-        changes = ChangeSet.between(self.base.sources, sources)
-        in_image = self.base.files.keys()
-        result = Result(
-            status="chain",
-            engine=self.chained,
-            base_id=self.base.id,
-            sources_id=sources.id,
-            changed_files=tuple(path for path in changes.paths if path in in_image or path.endswith(".toml")),
-            ignored_files=tuple(path for path in changes.paths if path not in in_image and path.endswith(".jl")),
-        )
-        if not changes.paths and engine is None:
+        result = self._differing(sources)
+        if sources.id == self.base.sources.id and engine is None:
             self._describe_base(result)
             return result, True
         for candidate in (engine,) if engine else (self.chained, FULL):
@@ -281,6 +276,19 @@ class ImageBuilder(ABC):
                 result.status = "present"
                 return result, True
         return result, False
+
+    def _differing(self, sources: Sources) -> Result:
+        """How the sources differ from the base image's."""
+        changes = ChangeSet.between(self.base.sources, sources)
+        in_image = self.base.files.keys()
+        return Result(
+            status="chain",
+            engine=self.chained,
+            base_id=self.base.id,
+            sources_id=sources.id,
+            changed_files=tuple(path for path in changes.paths if path in in_image or path.endswith(".toml")),
+            ignored_files=tuple(path for path in changes.paths if path not in in_image and path.endswith(".jl")),
+        )
 
     def _publish(self, name: str, sysimage: Path, result: Result, commit: str | None) -> None:
         begin = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,14 @@ from ..engines.patched.baseimage import BaseImage, make_base_image, record_base
 from ..engines.patched.host_program import Host
 from ..engines.patched.layer import make_layer
 from ..engines.patched.limits import check, check_difference
-from ..engines.patched.makefile import make, make_aside
+from ..engines.patched.makefile import make, make_aside, make_runtime
+from ..engines.patched.runtime import Runtime
 from ..errors import NeedsFullRebuild, SetupError
+from ..places import SYSIMAGE
 from ..revise import revise
 from ..revision import Move, Revision
 from ..sources import ChangeSet, Sources
-from ..storage import Storage
+from ..storage import Storage, digest_of
 from ..syntax import statements
 from .build import FULL, PATCHED, ImageBuilder, Result
 
@@ -30,6 +33,9 @@ OLD_LINES = "not corrected for this Julia yet"
 
 MAKE = 1030.0
 """Seconds that `make` takes after an edit of Base, on two cores."""
+
+MAKE_RUNTIME = 30.0
+"""Seconds that it takes after an edit of a source of the runtime."""
 
 
 def adopt(checkout: Checkout, storage: Storage, progress: Progress, settings: str | None = None) -> BaseImage:
@@ -45,6 +51,23 @@ def adopt(checkout: Checkout, storage: Storage, progress: Progress, settings: st
     return base
 
 
+def other_runtime(checkout: Checkout) -> str | None:
+    """Why the base image is not one of the checkout's runtime, if so: a source of that is another than it was then."""
+    runtime = Runtime(checkout.root)
+    edited = runtime.edited(checkout.noted.get("runtime", {}))
+    if isinstance(checkout, CommitCheckout):  # what is edited meanwhile, and not built, is not in its runtime
+        unbuilt = {one.path for one in runtime.outdated()}
+        edited = [path for path in edited if path not in unbuilt]
+    return f"{edited[0]} is another than when {SYSIMAGE} was made" if edited else None
+
+
+def check_runtime(checkout: Checkout) -> None:
+    """Raises SetupError when `make` has to build the runtime anew."""
+    reason = other_runtime(checkout) or next(map(str, Runtime(checkout.root).outdated()), None)
+    if reason:
+        raise SetupError(f"{reason}: run basedev build, which has make build what is needed")
+
+
 class PatchedBuilder(ImageBuilder):
     """Makes images for a checkout that its own makefile builds."""
 
@@ -58,28 +81,61 @@ class PatchedBuilder(ImageBuilder):
         self.base = adopt(checkout, storage, progress)
 
     def plan(self) -> Result:
-        self._check_commit()
-        return super().plan()
+        result = super().plan()
+        if not result.full_rebuild_reason and (outdated := Runtime(self.checkout.root).outdated()):
+            result.runtime_reason = str(outdated[0])
+        return result
 
     def build(self, *, engine: str | None = None, may_rebuild: bool = True) -> Result:
-        self._check_commit()
-        return super().build(engine=engine, may_rebuild=may_rebuild)
+        reason = None if isinstance(self.checkout, CommitCheckout) else self._renew_runtime(may_rebuild)
+        result = super().build(engine=engine, may_rebuild=may_rebuild)
+        result.runtime_reason = reason
+        return result
 
-    def _check_commit(self) -> None:
-        """Raises NeedsFullRebuild when the checkout's Julia is not that of the commit whose image is to be made."""
+    def _renew_runtime(self, may_make: bool) -> str | None:
+        """Has `make` build the runtime anew, if that leaves the system image what it is, and tells why. Raises
+        NeedsFullRebuild when that may not be done."""
+        root = self.checkout.root
+        outdated = Runtime(root).outdated()
+        if not outdated or self._other_ground():
+            return None
+        if not may_make:
+            raise NeedsFullRebuild(str(outdated[0]))
+        self.progress(f"make, for the runtime: {outdated[0]}", MAKE_RUNTIME)
+        with self.storage.lock(f"make-{digest_of(os.fspath(root.resolve()))[:20]}"):
+            make_runtime(root)
+        if left := Runtime(root).outdated():
+            raise SetupError(f"{left[0]}, and make does not build that anew: touch what includes it, and retry")
+        return str(outdated[0])
+
+    def _other_ground(self) -> str | None:
+        """Why nothing can be chained on the base image, whatever the sources: it was not made with their runtime."""
         if isinstance(self.checkout, CommitCheckout) and (reason := self.checkout.unlike_base()):
-            raise NeedsFullRebuild(reason)
+            return reason
+        return other_runtime(self.checkout)
+
+    def _look_up(self, sources: Sources, engine: str | None = None) -> tuple[Result, bool]:
+        self.base = adopt(self.checkout, self.storage, self.progress)  # another process may have had make build it
+        if self._other_ground():
+            return self._differing(sources), False
+        return super()._look_up(sources, engine)
 
     def _image_id(self, sources: Sources, engine: str) -> str:
         """A chained image depends on its base and what is noted of it; a full one on the Julia only."""
         ground = self.base.entry.manifest["files"]["base.so"]["sha256"] if engine == FULL else self.base.id
         return image_id(engine, ground, sources.id)
 
+    def _check_ground(self) -> None:
+        if reason := self._other_ground():
+            raise NeedsFullRebuild(reason)
+
     def _rehearse(self, sources: Sources, result: Result) -> None:
+        self._check_ground()
         with self._host() as host:
             result.definitions = self._revise(sources, host).definitions
 
     def _chain(self, sources: Sources, result: Result, engine: str) -> None:
+        self._check_ground()
         begin = time.monotonic()
         commit = self.checkout.commit
         self.progress("comparing definitions", 3.0)
@@ -100,7 +156,7 @@ class PatchedBuilder(ImageBuilder):
         """The checkout's own `make`; what it builds is the base image from then on."""
         begin = time.monotonic()
         self.progress("make", MAKE)
-        make(self.checkout.root)
+        make(self.checkout.root, anew=self._other_ground() is not None)
         self.base = adopt(self.checkout, self.storage, self.progress)
         result.timings["rebuild"] = time.monotonic() - begin
         result.base_id, result.sources_id = self.base.id, self.base.sources.id

@@ -23,13 +23,15 @@ def initialise(
     """`basedev init`: the checkout's base image, made now unless the cache has it.
 
     With `trust`, the checkout's own settings, as they are now, may have builds started by themselves.
-    Raises SetupError when the checkout's Julia is missing or unsuitable.
+    Raises SetupError when the checkout's Julia is missing, unsuitable, or not that of its sources.
     """
     settings = settings_digest(checkout.root) if trust else None
     if checkout.is_patched:
         from . import build_patched
 
-        return build_patched.adopt(checkout, storage, progress, settings)
+        base = build_patched.adopt(checkout, storage, progress, settings)
+        build_patched.check_runtime(checkout)
+        return base
     return adopt(checkout, storage, progress, settings, told)
 
 

@@ -26,6 +26,7 @@ from ..kept import KeptImage, files_of, included, keep_sources, note_base
 from .census import RECORD, KeptCensus, keep, statements_of
 from .host_program import SCRIPT, Host
 from .hostimage import NAME, make_host_image
+from .runtime import Runtime
 
 CONTENTS = "3"
 """Another one when another thing is noted of a base image."""
@@ -91,6 +92,7 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
         entry = Store(storage).find("bases", known)
         if entry:
             return BaseImage(entry)
+    _present_runtime(checkout)
     progress("keeping the system image that make built", ADOPTING)
     before = _stamp(image)
     name = digest_of(_version(), file_digest(image))[:20]
@@ -110,14 +112,24 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
 
 
 def record_base(checkout: Checkout, base: BaseImage) -> None:
-    """Notes in a checkout which base image is its own, how to see that it still is, and at which commit it came to be
-    so. Raises SetupError."""
+    """Notes in a checkout which base image is its own, how to see that it still is, and at which commit and with which
+    sources of the runtime it came to be so. Raises SetupError."""
     before, of = checkout.noted, _stamp(checkout.root / SYSIMAGE)
-    about = {"of": of, "commit": Checkout(checkout.root).commit}
-    if before.get("of", [])[1:] == of[1:]:  # of the same image, by another basedev perhaps
-        about = {**about, "commit": before.get("commit") or about["commit"]}
+    if before.get("of", [])[1:] == of[1:] and {"commit", "runtime"} <= before.keys():  # by another basedev perhaps
+        about = {"of": of, "commit": before["commit"], "runtime": before["runtime"]}
+    else:
+        about = {"of": of, "commit": Checkout(checkout.root).commit, "runtime": _present_runtime(checkout).blobs}
     if before != {"base_id": base.id, **about}:
         note_base(checkout.base_record, base, **about)
+
+
+def _present_runtime(checkout: Checkout) -> Runtime:
+    """The runtime, of which the sources are taken for what the system image was made with. Raises SetupError where it
+    is not that of its sources."""
+    runtime = Runtime(checkout.root)
+    if outdated := runtime.outdated():
+        raise SetupError(f"{outdated[0]}: run make first, so that it is known what {SYSIMAGE} was made with")
+    return runtime
 
 
 def is_present(checkout: Checkout) -> bool:

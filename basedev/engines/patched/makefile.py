@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ... import process
-from ...errors import SetupError
+from ...errors import InternalError, SetupError, UserCodeError
 from ...places import NOTES, SYSIMAGE
 from .baseimage import LOADED
 
 TARGET = "julia-sysimg-release"
+
+RUNTIME_TARGETS = ("julia-src-release", "julia-cli-release")
+
+FIRST = "usr/lib/julia/basecompiler-o.a"
+"""What it makes first of a system image, with all else after that."""
 
 PRODUCTS = ("basecompiler*", "sysbase*", "sys.*", "sys-*")
 """What it makes, in `usr/lib/julia` (`sysimage.mk`)."""
@@ -22,9 +27,25 @@ BEFORE = f"{NOTES}/before"
 """Where that is meanwhile which was made before."""
 
 
-def make(root: Path) -> None:
-    """Makes the system image in its place. Raises what `process.run` does."""
+def make(root: Path, *, anew: bool = False) -> None:
+    """Makes the system image in its place; with `anew`, also where no source of it changed, because the runtime did,
+    on which it does not depend for `make`. Raises what `process.run` does."""
+    if anew:
+        make_runtime(root)  # an error in it leaves the image as it is
+        with suppress(FileNotFoundError):
+            os.utime(root / FIRST, (0, 0))
     process.run(["make", "-C", root, TARGET])
+
+
+def make_runtime(root: Path) -> None:
+    """Makes the runtime of its present sources, and leaves the system image as it is.
+
+    Raises UserCodeError when they do not compile.
+    """
+    try:
+        process.run(["make", "-C", root, *RUNTIME_TARGETS])
+    except InternalError as error:
+        raise UserCodeError(f"make can't build the runtime of {root}", error.detail) from error
 
 
 def make_aside(root: Path, changed: Iterable[str], made: Path) -> None:

@@ -1,0 +1,105 @@
+"""The runtime that a checkout's own makefile builds of C, C++ and Scheme: whether it is that of the present sources,
+and whether these are what the system image was made with."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ...stat_cache import identify
+
+DIRECTORIES = ("src", "src/support", "src/flisp", "cli", "cli/trampolines")
+
+KINDS = ("c", "cpp", "h", "inc", "scm", "S")
+
+NO_SOURCES = re.compile(
+    r"julia_version\.h|julia_flisp\.boot\.inc|jl_internal_funcs\.inc|bin2hex\.scm|(?:ccall|llvmcall).*"
+    r"|.*mmtk.*|mach_.*|.*win(?:32|64).*|loader_win.*|trampolines_(?!x86_64).*"
+)
+"""Names of what is generated, of libraries that tests use, and of what is for other systems."""
+
+INTERNAL, CODEGEN, LOADER = (f"usr/lib/{name}.so" for name in ("libjulia-internal", "libjulia-codegen", "libjulia"))
+
+LEAVE_IMAGES = {
+    **dict.fromkeys(
+        ("src/signal-handling.c", "src/signals-unix.c", "src/safepoint.c"), "what signals do; the profiler"
+    ),
+    "src/scheduler.c": "which task a thread runs next; an image is made in one thread",
+    "src/stackwalk.c": "backtraces, which are in no image",
+    "src/jl_uv.c": "calls of libuv, which no constant of Base is computed with",
+    **dict.fromkeys(("src/gc-debug.c", "src/gc-pages.c", "src/gc-stacks.c"), "where objects and stacks are in memory"),
+    **dict.fromkeys(
+        ("src/gc-heap-snapshot.cpp", "src/gc-alloc-profiler.cpp", "src/gc-page-profiler.c"),
+        "what is written of the heap on demand",
+    ),
+    **dict.fromkeys(("src/coverage.cpp", "src/timing.c"), "counters and clocks"),
+    **dict.fromkeys(("cli/loader_exe.c", "cli/loader_lib.c"), "the program, and what loads the libraries"),
+}
+"""Sources of which nothing gets into a system image, with the reason. Not so: `sys.c` (sizes and names that Base has in
+constants), `gc-stock.c` (sizes of pools that native code has in it), and all headers."""
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """A source that is newer than what `make` builds of it."""
+
+    path: str
+    product: str
+
+    def __str__(self) -> str:
+        return f"{self.path} is newer than {self.product}"
+
+
+class Runtime:
+    """The runtime of one checkout at one time."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._files: dict[str, os.stat_result] = {}
+        self._objects: dict[str, int] = {}
+        for directory in filter(lambda one: (root / one).is_dir(), DIRECTORIES):
+            with os.scandir(root / directory) as entries:
+                for entry in entries:
+                    stem, _, kind = entry.name.rpartition(".")
+                    if kind == "o":
+                        self._objects[f"{directory}/{stem}"] = entry.stat().st_mtime_ns
+                    elif kind in KINDS and not NO_SOURCES.fullmatch(entry.name) and entry.is_file():
+                        self._files[f"{directory}/{entry.name}"] = entry.stat()
+
+    @cached_property
+    def blobs(self) -> dict[str, str]:
+        """The id of each source's contents. Raises OSError when one can't be read."""
+        return identify(self._root, self._files, "runtime-cache.json").blobs
+
+    def outdated(self) -> list[Outdated]:
+        """The sources and object files that are newer than what is made of them, as `make` goes by. The library with
+        the code generator is linked after that with the rest, whenever that is."""
+        found = []
+        linked = {product: self._time(product) for product in (INTERNAL, CODEGEN, LOADER)}
+        for path, status in sorted(self._files.items()):
+            stem, _, kind = path.rpartition(".")
+            product = LOADER if path.startswith("cli/") else CODEGEN if kind in ("cpp", "h") else INTERNAL
+            built = linked[product]
+            if kind in ("c", "cpp") and stem in self._objects:
+                product, built = f"{stem}.o", self._objects[stem]
+            if status.st_mtime_ns > built:
+                found.append(Outdated(path, product))
+        for stem, time in self._objects.items():
+            product = LOADER if stem.startswith("cli/") else CODEGEN
+            if time > linked[product]:
+                found.append(Outdated(f"{stem}.o", product))
+        return found
+
+    def edited(self, before: dict[str, str]) -> list[str]:
+        """The sources that are others than those with the ids `before`, and of which something gets into an image."""
+        paths = before.keys() | self.blobs.keys()
+        return sorted(path for path in paths - LEAVE_IMAGES.keys() if before.get(path) != self.blobs.get(path))
+
+    def _time(self, product: str) -> int:
+        try:
+            return (self._root / product).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
