@@ -212,7 +212,8 @@ class Terminal:
             out.print(f"make would build the runtime first: {escape(result.runtime_reason)}")
         if result.status == "current":
             return out.print("The sources are those of the base image; nothing to build.")
-        out.print(f"Changed since the base image {result.base_id}:")
+        if result.changed_files or result.ignored_files:
+            out.print(f"Changed since the base image {result.base_id}:")
         for path in result.changed_files:
             out.print(f"  {escape(path)}")
         for path in result.ignored_files:

@@ -54,7 +54,8 @@ def adopt(checkout: Checkout, storage: Storage, progress: Progress, settings: st
 def other_runtime(checkout: Checkout) -> str | None:
     """Why the base image is not one of the checkout's runtime, if so: a source of that is another than it was then."""
     runtime = Runtime(checkout.root)
-    edited = runtime.edited(checkout.noted.get("runtime", {}))
+    before = checkout.noted.get("runtime")
+    edited = runtime.edited(before) if before else []
     if isinstance(checkout, CommitCheckout):  # what is edited meanwhile, and not built, is not in its runtime
         unbuilt = {one.path for one in runtime.outdated()}
         edited = [path for path in edited if path not in unbuilt]

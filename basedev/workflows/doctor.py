@@ -28,7 +28,7 @@ from ..distribution import Distribution, find
 from ..engines.patched.baseimage import BaseImage, is_present
 from ..engines.patched.host_program import Host as PatchedHost
 from ..engines.stock15.host_program import Host, compiled_host
-from ..errors import BasedevError, UsageError
+from ..errors import BasedevError, SetupError, UsageError
 from ..link import LINKERS, linker
 from ..pieces import shares_blocks
 from ..places import settings_files
@@ -39,6 +39,7 @@ from ..storage import Storage
 from ..store import KINDS, Store, read_manifest
 from ..watching import SETTINGS, is_encodable
 from .background import Background
+from .build_patched import check_runtime
 from .hooks import Hooks
 from .images import base_of
 from .patch import Patches
@@ -285,6 +286,10 @@ class Doctor:
             yield _ok("the patches are applied")
         else:
             yield _warning(f"the patches in the working tree: {state}", "basedev patch apply, then make")
+        try:
+            check_runtime(checkout)
+        except SetupError as error:
+            yield _warning(*_split(error.message))
 
     def _base(self) -> Iterator[Finding]:
         if self._checkout is None or (place := self._base_directory) is None:
