@@ -82,10 +82,15 @@ class CommitCheckout(Checkout):
 
     @property
     def _ground(self) -> str:
-        """The commit that was checked out when current Julia's base image came to be the checkout's own."""
-        if commit := self.noted.get("commit"):
-            return str(commit)
-        raise SetupError(f"it is not known at which commit {self.root} was built: run basedev init")
+        """The commit that was checked out when current Julia's base image came to be the checkout's own.
+
+        Raises SetupError when there is none, or it is gone.
+        """
+        commit = self.noted.get("commit")
+        try:
+            return commit_named(self.root, str(commit))
+        except UsageError as error:
+            raise SetupError(f"{self.root} was built at {commit}, which is no commit there: build it anew") from error
 
     def unlike_base(self) -> str | None:
         """Why an image of this commit can't be chained on the base image that `make` built, for what is not in its
