@@ -18,7 +18,7 @@ from .sources import Contents, Sources, blob_id, is_source
 
 BUILT_FROM = re.compile(
     r"(?:src|cli|base)/|deps/(?!checksums/)|stdlib/[^/]+$|contrib/generate_precompile\.jl$"
-    r"|(?:Make\.inc|Makefile|sysimage\.mk|VERSION)$"
+    r"|(?:Make\.inc|sysimage\.mk|VERSION)$"
 )
 """Files of which current Julia's makefile makes the runtime, what it generates into `base/`, and a system image; which
 versions of standard libraries it fetches is in files in `stdlib/`."""
