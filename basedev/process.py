@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -66,21 +66,42 @@ def run(
     Raises SetupError when the program does not exist or the disk is full, InternalError when it fails in another
     way, with the end of its output as detail.
     """
+    with started(command, cwd=cwd, env=env, log=log) as wait:
+        return wait()
+
+
+@contextmanager
+def started(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Callable[[], str]]:
+    """Starts a program, and gives what does the rest of `run`. Leaving it ends the program, with all that it started.
+
+    It gets the file descriptors `pass_fds`, under their numbers.
+    """
     words = [os.fspath(word) for word in command]
     with log.open("a+b") if log else tempfile.TemporaryFile() as file, _watched_group() as group:
         begin = file.seek(0, os.SEEK_END)
-        running = _start(words, cwd, env, file, group)
-        try:
+        running = _start(words, cwd, env, file, group, pass_fds)
+
+        def wait() -> str:
             status = running.wait()
-        except BaseException:
-            os.killpg(group, signal.SIGKILL)
-            running.wait()
-            raise
-        file.seek(begin)
-        output = file.read().decode(errors="replace")
-    if status:
-        raise _failure(words[0], status, output)
-    return output
+            file.seek(begin)
+            output = file.read().decode(errors="replace")
+            if status:
+                raise _failure(words[0], status, output)
+            return output
+
+        try:
+            yield wait
+        finally:
+            if running.poll() is None:
+                os.killpg(group, signal.SIGKILL)
+                running.wait()
 
 
 def run_all(commands: Iterable[Sequence[str | Path]], *, env: Mapping[str, str] | None = None) -> None:
@@ -273,7 +294,12 @@ def exit_code(status: int) -> int:
 
 
 def _start(
-    words: list[str], cwd: Path | None, env: Mapping[str, str] | None, output: IO[bytes], group: int
+    words: list[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    output: IO[bytes],
+    group: int,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Starts a program as one of a watched group."""
     try:
@@ -285,6 +311,7 @@ def _start(
             stdout=output,
             stderr=output,
             preexec_fn=lambda: os.setpgid(0, group),
+            pass_fds=pass_fds,
         )
     except (FileNotFoundError, PermissionError) as error:
         if error.filename != words[0]:

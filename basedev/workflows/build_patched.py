@@ -16,7 +16,7 @@ from ..difference import compare
 from ..engines import Progress
 from ..engines.patched.baseimage import BaseImage, make_base_image, record_base
 from ..engines.patched.host_program import Host
-from ..engines.patched.layer import make_layer
+from ..engines.patched.layer import prepared
 from ..engines.patched.limits import check, check_difference
 from ..engines.patched.makefile import make, make_aside, make_runtime
 from ..engines.patched.runtime import Runtime
@@ -140,12 +140,12 @@ class PatchedBuilder(ImageBuilder):
         begin = time.monotonic()
         commit = self.checkout.commit
         self.progress("comparing definitions", 3.0)
-        with self._host() as host:
-            revision = self._revise(sources, host)
-            result.invalidated = host.invalidated
-        revised = time.monotonic()
-        with self.storage.staging("image") as made:
-            layer = make_layer(self.base, revision.steps, self.checkout.julia, made, self.progress)
+        with self.storage.staging("image") as made, prepared(self.base, self.checkout.julia, made) as make_layer:
+            with self._host() as host:
+                revision = self._revise(sources, host)
+                result.invalidated = host.invalidated
+            revised = time.monotonic()
+            layer = make_layer(revision.steps, self.progress)
             result.engine, result.definitions = engine, revision.definitions
             result.linker = layer.linker
             if any(isinstance(step, Move) for step in revision.steps):

@@ -5,6 +5,13 @@ static jl_image_chain_t image_chain;
 static jl_image_t chained_image; // as it was parsed, before its functions are registered
 static htable_t chained_fvar_ids; // function pointer => fvar index + 2
 
+static jl_heap_part_t heap_parts[3];
+
+const jl_heap_part_t *jl_heap_parts(void)
+{
+    return heap_parts;
+}
+
 void jl_request_chained_image(void)
 {
     chained_requested = 1;

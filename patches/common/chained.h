@@ -19,6 +19,8 @@ typedef struct {
 
 // What --sysimage-native-code=chained does. Whether the image can be chained is seen when it is loaded.
 void jl_request_chained_image(void);
+// Has all of the heap written, and not what is other than when the image was loaded.
+void jl_request_whole_heap(void);
 JL_DLLEXPORT int jl_image_chained(void) JL_NOTSAFEPOINT;
 JL_DLLEXPORT const jl_image_chain_t *jl_image_chain(void) JL_NOTSAFEPOINT;
 // 1-based index of a native function in the running image's table of functions, or 0.
@@ -28,6 +30,16 @@ JL_DLLEXPORT int jl_ci_has_image_code(jl_code_instance_t *ci) JL_NOTSAFEPOINT;
 // May `ci` of the running image, with code or without need of any, be what its method instance is called through from
 // now on?
 JL_DLLEXPORT int jl_ci_is_kept(jl_code_instance_t *ci) JL_NOTSAFEPOINT;
+
+// What stands at a place of the heap's stream, in which there is only room for it.
+typedef struct {
+    size_t place;
+    const char *data;
+    size_t size;
+} jl_heap_part_t;
+
+// The parts of the heap that are not in its stream, in their order; ends with one that has no data.
+JL_DLLEXPORT const jl_heap_part_t *jl_heap_parts(void) JL_NOTSAFEPOINT;
 
 #ifdef __cplusplus
 }

@@ -66,7 +66,13 @@ static void write_heap_aside(const ios_t *heap, GlobalVariable *sysdata, const c
     std::error_code error;
     raw_fd_ostream file(path, error);
     file.write_zeros(64);
-    file.write((const char*)heap->buf, heap->size);
+    size_t written = 0;
+    for (auto part = jl_heap_parts(); part->data; part++) {
+        file.write((const char*)heap->buf + written, part->place - written);
+        file.write(part->data, part->size);
+        written = part->place + part->size;
+    }
+    file.write((const char*)heap->buf + written, heap->size - written);
     file.close();
     if (error || file.has_error()) {
         jl_safe_printf("ERROR: cannot write %s\n", path.c_str());

@@ -5,6 +5,7 @@
 
 static void **image_order; // one entry for every 16 bytes, to which objects are aligned
 static uintptr_t image_order_begin, image_order_size;
+static uintptr_t kept_begin, kept_size; // where objects are that the image has without being queued (chained_heap.c)
 
 static void order_image_objects(void)
 {
@@ -39,6 +40,8 @@ static inline void **chained_hash_bp(htable_t *table, void *key)
 
 static inline void *chained_hash_get(htable_t *table, void *key)
 {
+    if (table == &serialization_order && (uintptr_t)key - kept_begin < kept_size)
+        return key;
     void **place = image_order_of(table, key);
     if (!place)
         return ptrhash_get(table, key);

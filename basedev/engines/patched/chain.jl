@@ -12,13 +12,27 @@ invalidated = ccall(:jl_debug_method_invalidation, Any, (Int32,), 1)
 log_level = Base.CoreLogging._min_enabled_level[]
 Base.disable_logging(Base.CoreLogging.Error)  # a replaced docstring is not worth a warning
 
-moves, infos = Base.Dict{Symbol,Any}(), Any[]
+# What is told of docstrings need not be looked at where functions are defined only.
+moves, infos, trees, documents = Base.Dict{Symbol,Any}(), Any[], Any[], false
 for step in STEPS
     if step[1] === :move
         Base.push!(Base.get!(moves, step[2], Any[]), step)
+        global documents = true
+    elseif step[1] === :undocument
+        global documents = true
+    elseif step[1] === :evaluate
+        tree = Core._parse(step[5], step[3], step[4], 0, :all)[1]
+        Base.push!(trees, tree)
+        for part in tree.args
+            isa(part, Core.Expr) || continue
+            part.head === :function && continue
+            short = part.head === :(=) ? part.args[1] : part.head
+            isa(short, Core.Expr) && (short.head === :call || short.head === :where) && continue
+            global documents = true
+        end
     end
 end
-if !Base.isempty(moves)
+if documents
     for method in Base.MethodList(Core.methodtable).ms
         if Base.haskey(moves, method.file)
             if Base.isdefined(method, :debuginfo)
@@ -79,51 +93,53 @@ while !Base.isempty(infos)
 end
 
 # Docstrings are taken back and moved by their lines in the base image.
-orders, placed_data = Base.IdDict{Any,Any}(), Base.IdSet{Any}()
-for m in Base.copy(Base.Docs.modules)
-    meta = Base.Docs.meta(m)
-    for (binding, all) in Base.collect(meta)
-        all isa Base.Docs.MultiDoc || continue
-        orders[all] = Base.copy(all.order)
-        for signature in orders[all]
-            data = all.docs[signature].data
-            (Base.haskey(data, :path) && Base.haskey(data, :linenumber)) || continue
-            Base.push!(placed_data, data)
-            line = data[:linenumber]
-            for step in STEPS
-                if step[1] === :undocument && step[2] === m && step[3] == data[:path] && step[4] <= line <= step[5]
-                    Base.delete!(all.docs, signature)
-                    Base.setdiff!(all.order, Any[signature])
-                    break
+if documents
+    orders, placed_data = Base.IdDict{Any,Any}(), Base.IdSet{Any}()
+    for m in Base.copy(Base.Docs.modules)
+        meta = Base.Docs.meta(m)
+        for (binding, all) in Base.collect(meta)
+            all isa Base.Docs.MultiDoc || continue
+            orders[all] = Base.copy(all.order)
+            for signature in orders[all]
+                data = all.docs[signature].data
+                (Base.haskey(data, :path) && Base.haskey(data, :linenumber)) || continue
+                Base.push!(placed_data, data)
+                line = data[:linenumber]
+                for step in STEPS
+                    if step[1] === :undocument && step[2] === m && step[3] == data[:path] && step[4] <= line <= step[5]
+                        Base.delete!(all.docs, signature)
+                        Base.setdiff!(all.order, Any[signature])
+                        break
+                    end
                 end
             end
-        end
-        if Base.isempty(all.docs)
-            Base.delete!(meta, binding)
+            if Base.isempty(all.docs)
+                Base.delete!(meta, binding)
+            end
         end
     end
-end
 
-for (_, documented) in Base.Docs.keywords
-    data = documented.data
-    if Base.haskey(data, :path) && Base.haskey(data, :linenumber)
-        Base.push!(placed_data, data)
+    for (_, documented) in Base.Docs.keywords
+        data = documented.data
+        if Base.haskey(data, :path) && Base.haskey(data, :linenumber)
+            Base.push!(placed_data, data)
+        end
     end
-end
 
-# A keyword and a name can have one together (`kw"Union{}", Base.Bottom`).
-for data in placed_data
-    for step in STEPS
-        if step[1] === :move && Base.string(step[2]) == data[:path] && step[3] <= data[:linenumber] <= step[4]
-            data[:linenumber] = data[:linenumber] + step[5]
-            break
+    # A keyword and a name can have one together (`kw"Union{}", Base.Bottom`).
+    for data in placed_data
+        for step in STEPS
+            if step[1] === :move && Base.string(step[2]) == data[:path] && step[3] <= data[:linenumber] <= step[4]
+                data[:linenumber] = data[:linenumber] + step[5]
+                break
+            end
         end
     end
 end
 
 for step in STEPS
     if step[1] === :evaluate
-        Core.eval(step[2], Core._parse(step[5], step[3], step[4], 0, :all)[1])
+        Core.eval(step[2], Base.popfirst!(trees))
     elseif step[1] === :delete
         for match in Base._methods_by_ftype(step[2], -1, Base.get_world_counter())
             if match.method.sig == step[2]
@@ -136,48 +152,50 @@ end
 
 # Docstrings of one name stand in the order in which they were there, new ones where Julia's build puts them: before it
 # can document, it keeps them in a list from the last to the first.
-places, root = Base.Dict{Base.String,Any}(), ""
-for (_, file) in Base._included_files
-    if Base.endswith(file, "/base/Base.jl")
-        global root = Base.chopsuffix(file, "Base.jl")
+if documents
+    places, root = Base.Dict{Base.String,Any}(), ""
+    for (_, file) in Base._included_files
+        if Base.endswith(file, "/base/Base.jl")
+            global root = Base.chopsuffix(file, "Base.jl")
+        end
     end
-end
-for (_, file) in Base._included_files
-    Base.get!(places, Base.String(Base.chopprefix(file, root)), Base.length(places))
-end
-for m in Base.Docs.modules
-    for (binding, all) in Base.Docs.meta(m)
-        all isa Base.Docs.MultiDoc || continue
-        placed, left = Any[], Base.copy(all.order)
-        for known in Base.get(orders, all, Any[])
-            for i in Base.eachindex(left)
-                if left[i] == known
-                    Base.push!(placed, left[i])
-                    Base.deleteat!(left, i)
-                    break
+    for (_, file) in Base._included_files
+        Base.get!(places, Base.String(Base.chopprefix(file, root)), Base.length(places))
+    end
+    for m in Base.Docs.modules
+        for (binding, all) in Base.Docs.meta(m)
+            all isa Base.Docs.MultiDoc || continue
+            placed, left = Any[], Base.copy(all.order)
+            for known in Base.get(orders, all, Any[])
+                for i in Base.eachindex(left)
+                    if left[i] == known
+                        Base.push!(placed, left[i])
+                        Base.deleteat!(left, i)
+                        break
+                    end
                 end
             end
-        end
-        ranks = Base.IdDict{Any,Any}()
-        if !Base.isempty(left)
-            for signature in all.order
-                data = all.docs[signature].data
-                file = Base.get(places, Base.get(data, :path, ""), Base.length(places))
-                rank = 1000000 * file + Base.get(data, :linenumber, 0)
-                ranks[signature] = file < places["docs/Docs.jl"] ? -rank : rank
+            ranks = Base.IdDict{Any,Any}()
+            if !Base.isempty(left)
+                for signature in all.order
+                    data = all.docs[signature].data
+                    file = Base.get(places, Base.get(data, :path, ""), Base.length(places))
+                    rank = 1000000 * file + Base.get(data, :linenumber, 0)
+                    ranks[signature] = file < places["docs/Docs.jl"] ? -rank : rank
+                end
             end
-        end
-        for signature in left
-            behind = 1
+            for signature in left
+                behind = 1
+                for i in Base.eachindex(placed)
+                    if ranks[placed[i]] <= ranks[signature]
+                        behind = i + 1
+                    end
+                end
+                Base.insert!(placed, behind, signature)
+            end
             for i in Base.eachindex(placed)
-                if ranks[placed[i]] <= ranks[signature]
-                    behind = i + 1
-                end
+                all.order[i] = placed[i]
             end
-            Base.insert!(placed, behind, signature)
-        end
-        for i in Base.eachindex(placed)
-            all.order[i] = placed[i]
         end
     end
 end

@@ -3,7 +3,9 @@ linker joins that with the base image's native code."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ... import link, process
@@ -14,6 +16,9 @@ from ...revision import Delete, Evaluate, Move, Step, Undocument, Unlog
 SCRIPT = Path(__file__).with_name("chain.jl")
 
 OPTION = "--sysimage-native-code=chained"
+
+WAIT = "Base.eof(Base.fdio(Base.parse(Base.Int, ARGS[2])));"
+"""Until the other end of the pipe is closed."""
 
 RUN = """\
 let m = Core.Module(:Chain, false, false)
@@ -38,9 +43,33 @@ def write_archive(
 ) -> None:
     """Has Julia run a program on an image, and write an archive of what is to be linked to the image's native code, and
     the heap beside it (`patches/common/chained_codegen.h`)."""
+    process.run(_command(image, julia, target, archive, run, arguments), cwd=work)
+
+
+@contextmanager
+def waiting_writer(
+    image: Path, julia: Path, target: str, archive: Path, revision: Path, work: Path
+) -> Iterator[Callable[[], None]]:
+    """Starts a Julia that writes an archive of what `revision` makes, and gives what lets it read that file, and waits
+    until it has ended."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w") as signal:
+        command = _command(image, julia, target, archive, WAIT + RUN, [revision, Path(str(reading))])
+        with process.started(command, cwd=work, pass_fds=[reading]) as wait:
+
+            def go_on() -> None:
+                signal.close()
+                wait()
+
+            yield go_on
+
+
+def _command(
+    image: Path, julia: Path, target: str, archive: Path, run: str, arguments: Sequence[Path]
+) -> list[str | Path]:
     options = ["-C", target, "-O3", "--startup-file=no", "--history-file=no", "--warn-overwrite=no"]
     command: list[str | Path] = [julia, "-J", image, OPTION, "--output-o", archive, *options, "-e", run, *arguments]
-    process.run([*process.without_settings("JULIA_"), *command], cwd=work)
+    return [*process.without_settings("JULIA_"), *command]
 
 
 def link_image(output: Path, code: Path, archive: Path, julia: Path, work: Path) -> None:

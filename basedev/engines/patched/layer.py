@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ... import link
 from ...revision import Step
 from .. import Progress
 from .baseimage import BaseImage
-from .imagefile import RUN, link_image, program, write_archive
+from .imagefile import link_image, program, waiting_writer
 
 SECONDS = 8.0
 
@@ -25,17 +26,24 @@ class Layer:
     """Seconds by step."""
 
 
-def make_layer(base: BaseImage, steps: Sequence[Step], julia: Path, made: Path, progress: Progress) -> Layer:
-    """Evaluates the steps of a revision on `base`, and links the image `made/sys.so`."""
+@contextmanager
+def prepared(base: BaseImage, julia: Path, made: Path) -> Iterator[Callable[[Sequence[Step], Progress], Layer]]:
+    """Starts what makes images on `base`, and gives what evaluates the steps of a revision there, and links the image
+    `made/sys.so`."""
     work = made / "work"
     work.mkdir()
     revision, archive = work / "revision.jl", work / "new.a"
-    revision.write_bytes(program(steps).encode("utf-8", "surrogateescape"))
-    begin = time.monotonic()
-    progress("evaluating definitions, compiling and writing the heap", SECONDS)
-    write_archive(base.sysimage, julia, base.cpu_target, archive, RUN, [revision], work)
-    written = time.monotonic()
-    progress("linking", 0.5)
-    link_image(made / "sys.so", base.code, archive, julia, work)
-    timings = {"compile": written - begin, "link": time.monotonic() - written}
-    return Layer(link.linker(), timings)
+
+    def make(steps: Sequence[Step], progress: Progress) -> Layer:
+        revision.write_bytes(program(steps).encode("utf-8", "surrogateescape"))
+        begin = time.monotonic()
+        progress("evaluating definitions, compiling and writing the heap", SECONDS)
+        write()
+        written = time.monotonic()
+        progress("linking", 0.5)
+        link_image(made / "sys.so", base.code, archive, julia, work)
+        timings = {"compile": written - begin, "link": time.monotonic() - written}
+        return Layer(link.linker(), timings)
+
+    with waiting_writer(base.sysimage, julia, base.cpu_target, archive, revision, work) as write:
+        yield make
