@@ -105,8 +105,8 @@ def finish_data_object(path: Path, symbol: str) -> None:
     """
     size = path.stat().st_size - ELF_HEADER_SIZE
     names = [b"", b".data.jlimage", b".note.GNU-stack", b".symtab", b".strtab", b".shstrtab"]
-    name_offsets, name_table = _string_table(names)
-    symbol_offsets, symbol_names = _string_table([b"", symbol.encode()])
+    name_offsets, name_table = string_table(names)
+    symbol_offsets, symbol_names = string_table([b"", symbol.encode()])
     # local: the null symbol; global (info 0x11: STB_GLOBAL, STT_OBJECT), default visibility, section 1
     symbols = SYMBOL.pack(0, 0, 0, 0, 0, 0) + SYMBOL.pack(symbol_offsets[1], 0x11, 0, 1, 0, size)
 
@@ -142,7 +142,8 @@ def finish_data_object(path: Path, symbol: str) -> None:
         file.write(tail)
 
 
-def _string_table(strings: list[bytes]) -> tuple[list[int], bytes]:
+def string_table(strings: list[bytes]) -> tuple[list[int], bytes]:
+    """Where each string begins in a table of strings, and that table."""
     offsets, table = [], b""
     for string in strings:
         offsets.append(len(table))

@@ -57,15 +57,13 @@ static void emit_chainable(Module &M)
     new GlobalVariable(M, T_int8, true, GlobalVariable::ExternalLinkage, ConstantInt::get(T_int8, 1), "jl_image_chainable");
 }
 
-// Writes the heap beside the archive, where it need not go through LLVM, with room for the header that makes an object file
-// of it. What LLVM gets in its place is one byte, which `sysdata` does not keep.
+// Adds the heap to a file beside the archive, where it need not go through LLVM. What LLVM gets in its place is one byte, which `sysdata` does not keep.
 static void write_heap_aside(const ios_t *heap, GlobalVariable *sysdata, const char *archive)
 {
     sysdata->setInitializer(nullptr);
-    auto path = std::string(archive) + ".heap";
+    auto path = std::string(archive) + ".image";
     std::error_code error;
-    raw_fd_ostream file(path, error);
-    file.write_zeros(64);
+    raw_fd_ostream file(path, error, sys::fs::OF_Append);
     size_t written = 0;
     for (auto part = jl_heap_parts(); part->data; part++) {
         file.write((const char*)heap->buf + written, part->place - written);

@@ -35,7 +35,7 @@ def make_host_image(base: Path, code: Path, target: str, julia: Path, made: Path
     (work / "rehearsal").write_bytes(_requests(work / "census"))
     (work / "nothing.jl").write_text(program([]))
     arguments = [work / "nothing.jl", SCRIPT, work / "rehearsal"]
-    write_archive(base, julia, target, work / "new.a", REHEARSE + RUN, arguments, work)
+    write_archive(base, code, julia, target, work / "new.a", REHEARSE + RUN, arguments, work)
     link_image(made / NAME, code, work / "new.a", julia, work)
     shutil.rmtree(work)
 

@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ... import link, process
-from ...elf import finish_data_object
+from ...behind import PAGE, fill_room, write_room
 from ...errors import NeedsFullRebuild, SetupError
 from ...revision import Delete, Evaluate, Move, Step, Undocument, Unlog
 
 SCRIPT = Path(__file__).with_name("chain.jl")
 
 OPTION = "--sysimage-native-code=chained"
+
+HEAP = "jl_system_image_data"
+"""The symbol of the heap."""
 
 WAIT = "Base.eof(Base.fdio(Base.parse(Base.Int, ARGS[2])));"
 """Until the other end of the pipe is closed."""
@@ -39,19 +42,21 @@ end
 
 
 def write_archive(
-    image: Path, julia: Path, target: str, archive: Path, run: str, arguments: Sequence[Path], work: Path
+    image: Path, code: Path, julia: Path, target: str, archive: Path, run: str, arguments: Sequence[Path], work: Path
 ) -> None:
     """Has Julia run a program on an image, and write an archive of what is to be linked to the image's native code, and
     the heap beside it (`patches/common/chained_codegen.h`)."""
+    _begin_heap(archive, code)
     process.run(_command(image, julia, target, archive, run, arguments), cwd=work)
 
 
 @contextmanager
 def waiting_writer(
-    image: Path, julia: Path, target: str, archive: Path, revision: Path, work: Path
+    image: Path, code: Path, julia: Path, target: str, archive: Path, revision: Path, work: Path
 ) -> Iterator[Callable[[], None]]:
     """Starts a Julia that writes an archive of what `revision` makes, and gives what lets it read that file, and waits
     until it has ended."""
+    _begin_heap(archive, code)
     reading, writing = os.pipe()
     with os.fdopen(reading), os.fdopen(writing, "w") as signal:
         command = _command(image, julia, target, archive, WAIT + RUN, [revision, Path(str(reading))])
@@ -76,15 +81,33 @@ def link_image(output: Path, code: Path, archive: Path, julia: Path, work: Path)
     """Links an image from the base image's code and what Julia wrote. Raises SetupError when that has no heap."""
     libraries = julia.parent.parent / "lib"
     command: list[str | Path] = ["gcc", "-shared", f"-fuse-ld={link.linker()}", "-Wl,--build-id=none", "-o", output]
-    heap = archive.with_name(f"{archive.name}.heap")
-    if not heap.is_file():
+    heap, begin = _heap(archive), _heap_begins(code)
+    size = heap.stat().st_size - begin
+    if size <= 0:
         raise SetupError(
             f"{julia} was built with other patches than this basedev has: run basedev patch apply, then make"
         )
-    finish_data_object(heap, "jl_system_image_data")
-    command += ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive", code, heap]
+    write_room(work / "room.o", HEAP, size)
+    command += ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive", code, work / "room.o"]
     command += [f"-L{libraries}/julia", f"-L{libraries}", "-ljulia-internal", "-ljulia"]
     process.run(command, env={"TMPDIR": str(work)})
+    fill_room(output, HEAP, heap, begin)
+
+
+def _heap(archive: Path) -> Path:
+    """The file to which Julia adds the heap, and which becomes the image."""
+    return archive.with_name(f"{archive.name}.image")
+
+
+def _heap_begins(code: Path) -> int:
+    """Where in that file the heap begins: behind room for what is linked, which is smaller than its object file, since
+    that has relocations. What is left of it takes no room on disk."""
+    return (code.stat().st_size // PAGE + 1) * PAGE
+
+
+def _begin_heap(archive: Path, code: Path) -> None:
+    with _heap(archive).open("wb") as file:
+        file.truncate(_heap_begins(code))
 
 
 def program(steps: Sequence[Step]) -> str:

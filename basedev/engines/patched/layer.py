@@ -45,5 +45,5 @@ def prepared(base: BaseImage, julia: Path, made: Path) -> Iterator[Callable[[Seq
         timings = {"compile": written - begin, "link": time.monotonic() - written}
         return Layer(link.linker(), timings)
 
-    with waiting_writer(base.sysimage, julia, base.cpu_target, archive, revision, work) as write:
+    with waiting_writer(base.sysimage, base.code, julia, base.cpu_target, archive, revision, work) as write:
         yield make
