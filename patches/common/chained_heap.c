@@ -27,7 +27,7 @@ static struct {
 
 static htable_t written_again;      // object of the image => where it ends
 static arraylist_t again;           // their positions, in rising order once all are known, and ends
-static htable_t held_weakly;        // objects of the image that keep nothing alive => themselves, or NULL for caches of types
+static htable_t held_weakly;        // what keeps nothing alive => itself, or NULL for what is replaced when it is pruned
 static size_t end_of_object;        // of the object of the image that is being written; 0 for another one
 static const uint8_t *list_of_image; // the image's list of positions that is to be written next
 
@@ -455,8 +455,8 @@ static void load_functions(jl_serializer_state *s)
     }
 }
 
-// Changed caches of types stay in their places as they were: others are used in their stead.
-static void forget_type_caches(void)
+// They stay in their places as they were.
+static void forget_replaced_objects(void)
 {
     size_t kept = 0;
     for (size_t i = 0; i < again.len; i += 2) {
@@ -483,9 +483,11 @@ static void queue_changed_objects(jl_serializer_state *s) JL_GC_DISABLED
     arraylist_new(&constants, 0);
     load_constants(s, &constants);
     find_changed_objects();
+    ptrhash_put(&held_weakly, jl_global_roots_list, NULL);
+    ptrhash_put(&held_weakly, jl_global_roots_keyset, NULL);
     find_affected_objects(&constants);
     arraylist_free(&constants);
-    forget_type_caches();
+    forget_replaced_objects();
     qsort(again.items, again.len / 2, 2 * sizeof(void*), compare_words);
     begin_stream(s->s, 0, image_heap.data_size);
     load_symbols(s);
