@@ -34,8 +34,8 @@ def link(tmp_path: Path, linker: str) -> Path:
     (tmp_path / "code.c").write_text(SOURCE)
     write_room(tmp_path / "room.o", "stored", len(CONTENTS))
     output = tmp_path / "linked.so"
-    command = ["gcc", "-shared", "-fPIC", f"-fuse-ld={linker}", "-o", output, tmp_path / "code.c", tmp_path / "room.o"]
-    subprocess.run(command, check=True)
+    sources = tmp_path / "code.c", tmp_path / "room.o"
+    subprocess.run(["gcc", "-shared", "-fPIC", f"-fuse-ld={linker}", "-o", output, *sources], check=True)
     return output
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -20,6 +21,8 @@ from basedev.checkout import Checkout
 from basedev.choice import FULL, image_id
 from basedev.commits import CommitCheckout
 from basedev.difference import FileDifference, Replacement
+from basedev.elf import ImageSymbols
+from basedev.engines.patched import imagefile
 from basedev.engines.patched.census import KeptCensus, runs
 from basedev.engines.patched.limits import check_difference
 from basedev.engines.patched.makefile import make
@@ -28,6 +31,8 @@ from basedev.errors import NeedsFullRebuild, UserCodeError
 from basedev.places import SYSIMAGE
 from basedev.storage import Storage, file_digest
 from basedev.syntax import Literal, Statement, Tree
+from basedev.workflows.build_patched import PatchedBuilder
+from basedev.workflows.verify import compare, describe, native_difference
 
 UTIL = "base/strings/util.jl"
 CHOMPS = {
@@ -661,6 +666,45 @@ def test_commits_and_the_commit_that_was_built(tmp_path: Path) -> None:
     assert runtime.unlike_base() == f"src/gf.c is another than at {built[:10]}, where Julia was built"
     fetched = CommitCheckout(tmp_path, commit({"src/gf.c": "c", "stdlib/Pkg.version": "edited"}))
     assert fetched.unlike_base() == f"stdlib/Pkg.version is another than at {built[:10]}, where Julia was built"
+
+
+def shared_pages(image: Path, base: Path) -> float:
+    """The part of the pages of a base image's heap that an image has in the same place of its own heap."""
+    heaps = []
+    for path in (image, base):
+        symbols = ImageSymbols(path)
+        with path.open("rb") as file:
+            file.seek(symbols.place("jl_system_image_data"))
+            heaps.append(file.read(symbols.number("jl_system_image_size")))
+    places = range(0, len(heaps[1]) - 4096, 4096)
+    return sum(heaps[0][place : place + 4096] == heaps[1][place : place + 4096] for place in places) / len(places)
+
+
+def test_the_heap_is_as_if_all_of_it_were_written(
+    modern: Modern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chomp, _ = modern.chomp
+    modern.edit(
+        UTIL, chomp, 'struct Loud\n    text::String\nend\n"""\n    Loud(1)\n"""\nLoud(x) = Loud("$x!")\n\n' + chomp
+    )
+    modern.edit(UTIL, chomp, chomp + '    s == "hello\\n" && return SubString("world")\n')
+    modern.edit("base/gmp.jl", GMPZ, "Symbol(:__gmpz_, op === :gcd ? :lcm : op)")
+    modern.append("base/env.jl", "\nconst LOUDEST = Dict(:a => [Loud(1)], :b => Loud[])\npublic LOUDEST\n")
+    built = modern.chain()
+    images = {"part": tmp_path / "part.so"}
+    shutil.copyfile(built["image"], images["part"])
+    assert modern.basedev("images", "rm", built["image_id"]).returncode == 0
+
+    monkeypatch.setattr(imagefile, "OPTION", "--sysimage-native-code=chained-whole")
+    builder = PatchedBuilder(Checkout(modern.root), modern.storage, lambda step, seconds: None)
+    whole = builder.build(may_rebuild=False).image
+    assert whole is not None
+    images["whole"] = whole
+    assert compare(*describe(builder, images)) == []
+    assert native_difference(builder, *images.values()) == (0, 0)
+    assert shared_pages(images["part"], builder.base.sysimage) > 0.9 > shared_pages(whole, builder.base.sysimage)
+    program = 'print(chomp("hello\\n"), gcd(big(4), big(6)), Base.LOUDEST[:a][1].text)'
+    assert {modern.julia(str(image), program) for image in images.values()} == {"world121!"}
 
 
 def test_julias_own_tests(modern: Modern) -> None:
