@@ -685,7 +685,7 @@ def test_the_heap_is_as_if_all_of_it_were_written(
 ) -> None:
     chomp, _ = modern.chomp
     modern.edit(
-        UTIL, chomp, 'struct Loud\n    text::String\nend\n"""\n    Loud(1)\n"""\nLoud(x) = Loud("$x!")\n\n' + chomp
+        UTIL, chomp, 'struct Loud\n    text::String\nend\n"""\n    Loud(1)\n"""\nLoud(x) = Loud("$(x)!")\n\n' + chomp
     )
     modern.edit(UTIL, chomp, chomp + '    s == "hello\\n" && return SubString("world")\n')
     modern.edit("base/gmp.jl", GMPZ, "Symbol(:__gmpz_, op === :gcd ? :lcm : op)")
