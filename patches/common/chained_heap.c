@@ -316,6 +316,15 @@ static int are_other_usings(jl_module_t *m, size_t end)
     return memcmp(m->usings.items, was, m->usings.len * sizeof(void*)) != 0;
 }
 
+// Code of the image may have had no native code, and have some now.
+static int has_new_code(jl_code_instance_t *code)
+{
+    int32_t invoke = 0, specialized = 0;
+    if (native_functions && !jl_ci_has_image_code(code))
+        jl_get_function_id(native_functions, code, &invoke, &specialized);
+    return invoke != 0;
+}
+
 static int changed_constants_in(const arraylist_t *constants, const char *begin, size_t size)
 {
     size_t from = begin - image_heap.memory, low = 0, high = constants->len;
@@ -364,6 +373,8 @@ static void find_affected_objects(const arraylist_t *constants)
             jl_method_t *m = (jl_method_t*)v;
             affected = m->roots && jl_array_len(m->roots) != m->nroots_sysimg;
         }
+        else if (jl_is_code_instance(v))
+            affected = has_new_code((jl_code_instance_t*)v);
         else if (jl_is_module(v))
             affected = are_other_usings((jl_module_t*)v, next);
         else if (constants->len && jl_is_genericmemory(v)) {
