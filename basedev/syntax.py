@@ -243,7 +243,9 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     if exported(tree) is not None:
         return True
     if head == "=":
-        return is_signature(tree[1]) or (_is_name(tree[1]) and not _calls_mutating(tree[2]))
+        if is_signature(tree[1]) or limited(tree) is not None:
+            return True
+        return _is_name(tree[1]) and not _calls_mutating(tree[2])
     if head == "const":
         return only_defines(tree[1])
     if head == "macrocall":
@@ -264,6 +266,24 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     if head == "call" and tree[1] in ("precompile", "error", "throw"):
         return True  # compiles earlier what would be compiled anyway; ends the evaluation, so it was not reached
     return head in ("tuple", "::")
+
+
+def limited(tree: Tree) -> Tree:
+    """The function for which a statement says how many methods inference looks at (`typeof(f).name.max_methods = ...`);
+    None for other statements."""
+    if not isinstance(tree, tuple) or len(tree) != 3 or tree[0] != "=":
+        return None
+    names, left = [], tree[1]
+    while isinstance(left, tuple) and len(left) == 3 and left[0] == ".":
+        names.append(name_of(left))
+        left = left[1]
+    is_limit = names == ["max_methods", "name"] and isinstance(left, tuple) and left[:2] == ("call", "typeof")
+    return left[2] if is_limit and isinstance(left, tuple) and len(left) == 3 else None
+
+
+def registers(tree: Tree) -> bool:
+    """Whether a statement adds a handler to the list of error hints."""
+    return isinstance(tree, tuple) and tree[:1] == ("call",) and name_of(tree[1]) == "register_error_hint"
 
 
 def is_method(tree: Tree) -> bool:

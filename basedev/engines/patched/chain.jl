@@ -121,14 +121,72 @@ for data in placed_data
     end
 end
 
+start = Base.get_world_counter()
+limits = Any[]  # of methods (`typeof(f).name.max_methods = ...`), and what they were
 for step in STEPS
     if step[1] === :evaluate
-        Core.eval(step[2], Core._parse(step[5], step[3], step[4], 0, :all)[1])
+        tree = Core._parse(step[5], step[3], step[4], 0, :all)[1]
+        field = Base.Meta.isexpr(tree.args[end], :(=)) ? tree.args[end].args[1] : Core.nothing
+        if Base.Meta.isexpr(field, :.) && field.args[2] == Core.QuoteNode(:max_methods)
+            name = Core.eval(step[2], field.args[1])
+            Base.push!(limits, (name, name.max_methods))
+        end
+        Core.eval(step[2], tree)
     elseif step[1] === :delete
         for match in Base._methods_by_ftype(step[2], -1, Base.get_world_counter())
             if match.method.sig == step[2]
                 Base.delete_method(match.method)
                 break
+            end
+        end
+    end
+end
+
+# Names that nothing bound again.
+for step in STEPS
+    if step[1] === :unbind && Base.lookup_binding_partition(Base.get_world_counter(), Core.GlobalRef(step[2], step[3])).min_world <= start
+        Base.delete_binding(step[2], step[3])
+    end
+end
+
+# Code is ended that was inferred with another limit of methods for calls of a function (3, or what its module says, where the
+# function has none). Edges tell each call with several methods, by their number and its type. Of one with too many nothing
+# tells, so all code is ended that names a function which may have more now.
+for (name, before) in limits
+    for method in Base.MethodList(Core.methodtable).ms
+        own = ccall(:jl_get_module_max_methods, Int32, (Any,), method.module)
+        was, will = before == 0 ? own : before, name.max_methods == 0 ? own : name.max_methods
+        was, will = was < 0 ? 3 : was, will < 0 ? 3 : will
+        is_other = false
+        if was < will && Base.isdefined(method, :source) && method.source isa Base.String
+            source = Base.uncompressed_ir(method)
+            for m in (name.module, method.module)
+                if Base.should_invalidate_code_for_globalref(Core.GlobalRef(m, name.singletonname), source)
+                    is_other = true
+                end
+            end
+        end
+        was == will && continue
+        for instance in Base.specializations(method)
+            code = Base.isdefined(instance, :cache) ? instance.cache : Core.nothing
+            while !(code === Core.nothing)
+                ends, place = is_other, 1
+                edges = Base.isdefined(code, :edges) ? code.edges : Core.svec()
+                while place <= Base.length(edges)
+                    count = edges[place]
+                    if count isa Core.Int
+                        type = Base.unwrap_unionall(edges[place+1])
+                        if will < Base.abs(count) && type.parameters[1] === name.wrapper
+                            ends = true
+                        end
+                        place = place + 1 + Base.abs(count)
+                    end
+                    place = place + 1
+                end
+                if ends && code.max_world == Base.typemax(Core.UInt)
+                    ccall(:jl_invalidate_code_instance, Core.Cvoid, (Any, Core.UInt), code, Base.get_world_counter() - 1)
+                end
+                code = Base.isdefined(code, :next) ? code.next : Core.nothing
             end
         end
     end
