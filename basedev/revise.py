@@ -42,7 +42,6 @@ from .revision import (
 from .sources import ChangeSet, Sources
 from .syntax import (
     Statement,
-    computes,
     defined_function,
     describe,
     exported,
@@ -51,6 +50,7 @@ from .syntax import (
     may_define,
     mentions,
     mentions_any,
+    registers,
     specializing,
     statements,
 )
@@ -126,6 +126,8 @@ class _Reviser:
         """Methods to delete before anything is evaluated, by signature."""
         self.steps_of_includes: list[Step] = []
         """Files that are included and were not, or the other way round."""
+        self.before_evaluation: list[Step] = []
+        """What old statements left in objects of the image, taken back."""
         self.annotations = {
             True: Annotations(new, partial(self.statements_of, new=True), lambda: self.includes.now),
             False: Annotations(old, partial(self.statements_of, new=False), lambda: self.includes.before),
@@ -185,6 +187,7 @@ class _Reviser:
         for path in changes.deleted:
             if path in self.files and path not in self.dropped:
                 raise UserCodeError(f"{path} was deleted, and is included still: restore it, or take the include out")
+        self._follow_registered()
 
     def difference(self, path: str) -> FileDifference:
         """The difference of a file of the image; unchanged files have one too when it is asked for."""
@@ -247,6 +250,17 @@ class _Reviser:
             self.parsed[False, target] = []
             self.difference(target)
 
+    def _follow_registered(self) -> None:
+        """Takes all statements that register a handler of errors for changed ones if one is: their order counts."""
+        changed = [one for difference in self.differences.values() for one in difference.removed]
+        changed += (one.statement for difference in self.differences.values() for one in difference.evaluated)
+        if not any(registers(one.tree) for one in changed):
+            return
+        for path, _, statement in self.statements_with(["register_error_hint"], new=False):
+            if registers(statement.tree) and path in self.new.blobs:
+                self.difference(path).evaluate_again(path, statement)
+        self.before_evaluation.append(Evaluate("Base.Experimental", "experimental.jl", 1, "empty!(_hint_handlers)"))
+
     # ---- what that means ----
 
     def revision(self) -> Revision:
@@ -264,7 +278,8 @@ class _Reviser:
         evaluated = self._steps_to_evaluate()
         before_trial = self._trial_of_removed(gone)
         before = self._old_methods(gone, before_trial)
-        first: list[Step] = [*self.early.values(), *(Unbind(*name) for name in self.unbound)]
+        unbound = (Unbind(*name) for name in self.unbound)
+        first: list[Step] = [*self.early.values(), *unbound, *self.before_evaluation]
         trial = self.evaluator.trial([*first, *(step for _, step in evaluated)]) if first or evaluated else NOTHING
         after = _without(len(first), dict(trial))
         if self._learn_from_errors(after, evaluated) or self._learn_from_names(before_trial, after):
@@ -277,7 +292,7 @@ class _Reviser:
             if replaced is None and known and method["signature"] not in self.early:
                 # The same words and another type: a type in the signature is a new one.
                 self.early[method["signature"]] = Delete(known[2]["module"], known[2]["name"], method["signature"])
-        if len(first) != len(self.unbound) + len(self.early):
+        if len(first) != len(self.unbound) + len(self.early) + len(self.before_evaluation):
             return None
         defined = {(method["replaces"] or method)["signature"] for method in after["defined"]}
         deleted = [methods for signature, methods in before.items() if signature not in defined]
@@ -331,7 +346,7 @@ class _Reviser:
             for statement in difference.removed:
                 if statement.is_module:
                     raise NeedsFullRebuild(f"{describe(statement.tree)} in {path}:{statement.line} is gone")
-                if not statement.is_understood:
+                if not statement.is_understood and not registers(statement.tree):
                     raise NeedsFullRebuild(
                         f"{describe(statement.tree)} in {path}:{statement.line} was changed,"
                         " and what it did can't be taken back"
@@ -494,7 +509,7 @@ class _Reviser:
             if entry.text == DOCUMENTING:
                 raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)
             for statement in self.statements_of(entry.path, new=False):
-                if statement.line != entry.line or not computes(statement):
+                if (statement.line, statement.undocumented().text) != (entry.line, entry.text):
                     continue
                 what = f"{describe(statement.tree)} in {entry.path}:{statement.line}"
                 if after.startswith("error: "):

@@ -243,7 +243,9 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     if exported(tree) is not None:
         return True
     if head == "=":
-        return is_signature(tree[1]) or (_is_name(tree[1]) and not _calls_mutating(tree[2]))
+        if is_signature(tree[1]) or limits_to_one(tree):
+            return True
+        return _is_name(tree[1]) and not _calls_mutating(tree[2])
     if head == "const":
         return only_defines(tree[1])
     if head == "macrocall":
@@ -264,6 +266,24 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     if head == "call" and tree[1] in ("precompile", "error", "throw"):
         return True  # compiles earlier what would be compiled anyway; ends the evaluation, so it was not reached
     return head in ("tuple", "::")
+
+
+def limits_to_one(tree: Tree) -> bool:
+    """Whether a statement has inference look at one method of a function only (`typeof(f).name.max_methods = UInt8(1)`).
+
+    Under a higher limit, code that gave up before might not do so now, and does not tell that it did."""
+    if not isinstance(tree, tuple) or len(tree) != 3 or tree[::2] != ("=", ("call", "UInt8", "1")):
+        return False
+    names, left = [], tree[1]
+    while isinstance(left, tuple) and len(left) == 3 and left[0] == ".":
+        names.append(name_of(left))
+        left = left[1]
+    return names == ["max_methods", "name"] and isinstance(left, tuple) and left[:2] == ("call", "typeof")
+
+
+def registers(tree: Tree) -> bool:
+    """Whether a statement adds a handler to the list of error hints."""
+    return isinstance(tree, tuple) and tree[:1] == ("call",) and name_of(tree[1]) == "register_error_hint"
 
 
 def is_method(tree: Tree) -> bool:

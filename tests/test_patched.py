@@ -230,6 +230,21 @@ def test_lines_of_what_an_edited_function_made(modern: Modern) -> None:
     assert modern.julia(modern.chain()["image"], program).split() == list(map(str, expected))
 
 
+ENUM = "    blk.head = :toplevel\n    return blk\n"
+"""How `@enum` ends, which LinearAlgebra uses."""
+
+
+def test_macro_that_a_standard_library_uses(modern: Modern) -> None:
+    modern.edit("base/Enums.jl", ENUM, ENUM.replace("blk\n", "Base.replace_linenums!(blk, __source__)\n"))
+    modern.edit("base/strings/lazy.jl", "macro lazy_str(text)\n", "macro lazy_str(text)\n    text === 1 && return\n")
+    built = modern.chain()
+    assert "Base.typemin(::Type{TCSETATTR_FLAGS})" in {one["what"] for one in built["definitions"]["evaluated"]}
+    program = "using LinearAlgebra; m = which(typemin, (Type{LinearAlgebra.BlasFlag.BlasFunction},))"
+    program += "; print(readlines(string(m.file))[m.line], LinearAlgebra.BlasFlag.NONE, [1.0 2; 3 4] * [1.0, 1])"
+    text = modern.julia(built["image"], program)
+    assert text == "@enum BlasFunction SYRK HERK GEMM SYMM HEMM NONENONE[3.0, 7.0]"
+
+
 def test_macros_imports_and_exports(modern: Modern) -> None:
     modern.edit(
         "base/cartesian.jl", "Expr(:escape, Expr(:ref, A, vars...))", "Expr(:escape, Expr(:ref, Any[A, vars...]...))"
@@ -246,6 +261,118 @@ def test_macros_imports_and_exports(modern: Modern) -> None:
     assert modern.julia(built["image"], program) == "Atrue6"
 
 
+HINT = "Experimental.register_error_hint(string_concatenation_hint_handler, MethodError)\n"
+
+
+def test_constants_that_get_another_value(modern: Modern) -> None:
+    modern.edit("base/terminfo_data.jl", "cub1 wraps from column 0 to last column", "Edited.")
+    modern.edit("base/terminfo_data.jl", 'NCURSES_VERSION = v"6.4.', 'NCURSES_VERSION = v"1.4.')
+    built = modern.chain()
+    told = {(one["what"], one["change"]) for one in built["definitions"]["evaluated"]}
+    assert ("constant NCURSES_VERSION of Base", "modified") in told
+    program = "print(Base.NCURSES_VERSION, Base.TERM_FLAGS[1].description)"
+    assert modern.julia(built["image"], program) == "1.4.20230311Edited."
+
+
+def test_struct_with_other_fields(modern: Modern) -> None:
+    modern.edit("base/lock.jl", SEMAPHORE, SEMAPHORE + "    most::Int\n")
+    modern.edit("base/lock.jl", "new(sem_size, 0, Threads", "new(sem_size, sem_size, 0, Threads")
+    built = modern.chain()
+    program = "s = Base.Semaphore(2); Base.acquire(s); print(s.most, s.curr_cnt, length(methods(Base.acquire)))"
+    program += (
+        "; Base.release(s); print(s.curr_cnt, Base.acquire(() -> s.curr_cnt, s), length(methods(Base.Semaphore)))"
+    )
+    before = modern.julia(modern.root / "usr/lib/julia/sys.so", program.replace("s.most", "s.sem_size"))
+    assert modern.julia(built["image"], program) == before
+
+
+def test_struct_that_a_loop_defines_now(modern: Modern) -> None:
+    text = (modern.root / "base/loading.jl").read_text()
+    begin = text.index("struct SHA1\n")
+    struct = text[begin : text.index("end\n", begin) + 4]
+    loop = "for name in (:SHA1, :SHA2)\n    @eval struct $name\n        bytes::NTuple{20, UInt8}\n    end\nend\n"
+    modern.edit("base/loading.jl", struct, loop)
+    built = modern.chain()
+    program = (
+        "h = Base.SHA1(string(1, pad = 40)); print(h, Base.SHA2(h.bytes).bytes == h.bytes, length(methods(Base.SHA1)))"
+    )
+    before = modern.julia(modern.root / "usr/lib/julia/sys.so", program.replace("Base.SHA2", "Base.SHA1"))
+    assert modern.julia(built["image"], program) == before
+
+
+def test_handlers_of_errors_stay_in_order(modern: Modern) -> None:
+    modern.edit(
+        "base/errorshow.jl",
+        HINT,
+        HINT
+        + 'hinted(io, ex, types, kwargs) = print(io, "Hinted.")\n'
+        + HINT.replace("string_concatenation_hint_handler", "hinted"),
+    )
+    built = modern.chain()
+    lines = (modern.root / "base/errorshow.jl").read_text().splitlines()
+    begin, end = "Experimental.register_error_hint(", ", MethodError)"
+    expected = [
+        one.removeprefix(begin).removesuffix(end) for one in lines if one.startswith(begin) and one.endswith(end)
+    ]
+    program = "for one in Base.Experimental._hint_handlers[MethodError]; println(nameof(one)); end"
+    assert modern.julia(built["image"], program).split() == expected
+    program = 'print(length(Base.Experimental._hint_handlers), sprint(showerror, MethodError(+, ("a", "b"))))'
+    told = modern.julia(built["image"], program)
+    assert told.startswith("3") and told.index("concatenation") < told.index("Hinted.")
+
+
+LIMITED = """
+count = 0
+for method in Base.MethodList(Core.methodtable).ms, instance in Base.specializations(method)
+    code = isdefined(instance, :cache) ? instance.cache : nothing
+    while code !== nothing
+        edges = isdefined(code, :edges) ? code.edges : Core.svec()
+        for place in 1:length(edges)-1
+            is_several = edges[place] isa Int && abs(edges[place]) > 1 && code.max_world == typemax(UInt)
+            global count += is_several && Base.unwrap_unionall(edges[place+1]).parameters[1] === typeof(lock)
+        end
+        code = isdefined(code, :next) ? code.next : nothing
+    end
+end
+print(count, ' ', typeof(lock).name.max_methods)
+"""
+"""Prints how many calls of `lock` were inferred to be of several methods, and the limit."""
+
+
+def test_limits_of_methods(modern: Modern) -> None:
+    limit = "typeof(lock).name.max_methods = UInt8(1)\n"
+    modern.edit("base/io.jl", "unlock(::IO) = nothing\n", "unlock(::IO) = nothing\n" + limit)
+    several, before = modern.julia(modern.root / "usr/lib/julia/sys.so", LIMITED).split()
+    assert int(several) > 0 and before == "0"
+    assert modern.julia(modern.chain()["image"], LIMITED) == "0 1"
+
+
+ID_DICT = "        d = IdDict{K,V}()\n        for (k,v) in itr; d[k] = v; end\n"
+"""In a constructor. The compiler uses another one, which is defined anew with this."""
+INDEXED = "indexed_iterate(a::Array, i::Int, state=1) ="
+"""Is called by the compiler."""
+
+
+def test_what_the_compiler_uses_with_the_same_code(modern: Modern) -> None:
+    modern.edit("base/iddict.jl", ID_DICT, "        itr === () && return IdDict{K,V}(:edited => 1)\n" + ID_DICT)
+    modern.edit("base/tuple.jl", INDEXED, INDEXED.replace("Array", "Union{Array,Memory}"))
+    program = "method_of(T) = which(Base.indexed_iterate, (T, Int, Int)); print(IdDict{Any,Any}(()))"
+    program += (
+        "; print(method_of(Memory{Int}) == method_of(Vector{Int}), method_of(Vector{Int}) == method_of(BitVector))"
+    )
+    assert modern.julia(modern.chain()["image"], program) == "IdDict{Any, Any}(:edited => 1)truefalse"
+
+
+SHOWN = "print(io, b.mod, '.', Base.isoperator(b.var) ? "
+
+
+def test_what_documents_definitions_alike(modern: Modern) -> None:
+    modern.edit("base/docs/bindings.jl", SHOWN, "print(io, \"in \", b.mod, '.', Base.isoperator(b.var) ? ")
+    program = "print(Base.Docs.Binding(Base, :chomp), sprint(show, @doc(chomp))[1:20])"
+    before = modern.julia(modern.root / "usr/lib/julia/sys.so", program)
+    assert modern.julia(modern.chain()["image"], program) == f"in {before}"
+
+
 def test_error_of_syntax(modern: Modern) -> None:
     modern.append(UTIL, "function broken(\n")
     done = modern.basedev("build")
@@ -260,7 +387,7 @@ def test_error_of_syntax(modern: Modern) -> None:
             "base/strings/string.jl",
             "const _string_n_override = 0x04ee",
             "const _string_n_override = 0x04ef",
-            "constant",
+            "compiler",
         ),
         ("base/strings/util.jl", "function lpad(\n", "const Pair = 1\n\0", "Pair is bound to something else"),
         (
@@ -288,29 +415,28 @@ def test_error_of_syntax(modern: Modern) -> None:
             "runs what changed, and what it did can't be taken back",
         ),
         (
-            "base/Enums.jl",
-            "macro enum(T::Union{Symbol,Expr}, syms...)\n",
-            "\0    syms === 1 && return\n",
-            "@enum changed, and LinearAlgebra, which is in the image, may use it",
-        ),
-        (
-            "base/strings/lazy.jl",
-            "macro lazy_str(text)\n",
-            "\0    text === 1 && return\n",
-            'lazy" changed, and Artifacts, which is in the image, may use it',
-        ),
-        (
             "base/loading.jl",
             "    loaded_modules[key] = m\n    end\n    nothing\n",
             "    loaded_modules[key] = Main\n    end\n    nothing\n",
             "`register_root_module(Core)` in base/loading.jl",
         ),
-        ("base/lock.jl", SEMAPHORE, SEMAPHORE + "    more::Int\n", "Semaphore is bound to something else"),
         (
             "base/docs/Docs.jl",
-            "function objectdoc(__source__, __module__, str, def, expr, sig = :(Union{}))\n",
-            "\0    str === 1 && return\n",
+            "    str.data[:binding] = b\n",
+            "\0    str.data[:more] = b\n",
             "what documents definitions changed",
+        ),
+        (
+            "base/docs/Docs.jl",
+            "function loaddocs(docs::Base.CoreDocs.DocLinkedList)\n",
+            "\0    docs === 1 && return\n",
+            "what documents definitions changed",
+        ),
+        (
+            "base/logging/logging.jl",
+            "struct LogLevel\n    level::Int32\n",
+            "\0    more::Int32\n    LogLevel(level) = new(level, 0)\n",
+            "LogLevel is not what it was, and",
         ),
     ],
 )
@@ -348,6 +474,8 @@ def test_which_statements_run_something(tree: Tree, does: bool) -> None:
 TAKE = ("using", (":", (".", ".", "Base"), (".", "a")))
 TAKE_BOTH = (*TAKE[:1], (*TAKE[1], (".", "b")))
 METHOD = ("=", ("call", "f", "x"), "x")
+LIMITED_NAME = (".", ("call", "typeof", "f"), Literal("q", "name"))
+LIMIT = ("=", (".", LIMITED_NAME, Literal("q", "max_methods")), ("call", "UInt8", "1"))
 
 
 @pytest.mark.parametrize(
@@ -358,7 +486,8 @@ METHOD = ("=", ("call", "f", "x"), "x")
         (TAKE, TAKE_BOTH, True),
         (TAKE_BOTH, TAKE, False),
         (None, ("import", (".", "Base", "a")), False),
-        (("const", ("=", "a", "1")), ("const", ("=", "a", "2")), False),
+        (("const", ("=", "a", "1")), ("const", ("=", "a", "2")), True),
+        (("const", ("=", "a", "1")), ("const", ("=", "b", "2")), False),
         (None, ("const", ("=", "a", "2")), True),
         (("macro", ("call", "m"), "x"), None, True),
         (("if", ("call", "==", "a", "b"), ("block", METHOD), ("block",)), None, True),
@@ -366,6 +495,10 @@ METHOD = ("=", ("call", "f", "x"), "x")
         (("if", ("call", "isdefined", "Main", "a"), ("block", METHOD)), None, False),
         (None, ("macrocall", "@deprecate", ("call", "f", "x"), ("call", "g", "x")), True),
         (None, ("call", "register", "handler"), False),
+        (None, LIMIT, True),
+        (LIMIT, None, False),
+        (None, (*LIMIT[:2], ("call", "UInt8", "2")), False),
+        (None, ("call", (".", "Experimental", Literal("q", "register_error_hint")), "handler", "T"), True),
         (("struct", False, "A", ("block", METHOD)), ("struct", False, "A", ("block",)), True),
         (("struct", False, "A", ("block",)), ("struct", False, "B", ("block",)), False),
         (("struct", False, "A", ("block",)), None, False),

@@ -23,12 +23,12 @@ from ...store import Store
 from ...syntax import statements
 from .. import Progress
 from ..kept import KeptImage, files_of, included, keep_sources, note_base
-from .census import RECORD, KeptCensus, keep, statements_of
+from .census import RECORD, KeptCensus, documenting, keep, statements_of
 from .host_program import SCRIPT, Host
 from .hostimage import NAME, make_host_image
 from .runtime import Runtime
 
-CONTENTS = "3"
+CONTENTS = "4"
 """Another one when another thing is noted of a base image."""
 
 ARCHIVE = "usr/lib/julia/sys-o.a"
@@ -199,9 +199,10 @@ def _take_census(sources: Sources, recorded: dict[str, Any], host: Host, made: P
     files = files_of(recorded)
     texts = [sources.contents[path] for path in files]
     answers = zip(files, texts, host.parse_all(texts), strict=True)
-    computing, others = statements_of({path: statements(answer, text, path) for path, text, answer in answers}, files)
+    parsed = {path: statements(answer, text, path) for path, text, answer in answers}
+    computing, others = statements_of(parsed, files)
     gave = host.census([step for _, _, step in (*computing, *others)], made / RECORD)
-    keep(made, computing, others, gave)
+    keep(made, computing, others, gave, documenting(parsed, files))
     return len(computing)
 
 

@@ -27,6 +27,13 @@ in_image(@nospecialize(object)) = ccall(:jl_object_in_image, UInt8, (Any,), obje
 place(@nospecialize(object)) = Int64(pointer_from_objref(object))
 object_at(offset) = unsafe_pointer_to_objref(Ptr{Cvoid}(offset + place(Base)))
 
+# What is kept for an object, or what a function gives for it, kept then. A closure that had a type in it, for `get!`, would
+# be compiled for each type.
+function known!(f, kept::IdDict, @nospecialize(object))
+    haskey(kept, object) || (kept[object] = f(object))
+    return kept[object]
+end
+
 function set_field(@nospecialize(object), name::Symbol, @nospecialize(value))
     index = Base.fieldindex(typeof(object), name) - 1
     ccall(:jl_set_nth_field, Cvoid, (Any, Csize_t, Any), object, index, value)
@@ -130,6 +137,7 @@ end
 # ---- evaluating without effect ----
 
 const GIVEN = Any[]  # what the statement under evaluation expands to, binds and defines
+const BOUND = Any[]  # the modules and names that it binds
 const WORLD = UInt[]  # in which this program runs, whatever is evaluated
 
 # What evaluated code may call.
@@ -215,21 +223,21 @@ function without_effect(m::Module, @nospecialize(part))
         return Expr(:call, QuoteNode(in_own_world(define)), QuoteNode(m), arguments[2], body)
     elseif head in (:const, :globaldecl, :global)
         is_counted(name_of(arguments[1])) && return part
-        return head === :const && length(arguments) > 1 ? binding(arguments[1], arguments[2]) : nothing
+        return head === :const && length(arguments) > 1 ? binding(m, arguments[1], arguments[2]) : nothing
     elseif head in (:export, :public, :import, :using)
         return nothing
     elseif head === :thunk
         return Expr(:thunk, without_effects(m, arguments[1]))
     elseif head === :(=)
         value = without_effect(m, arguments[2])
-        arguments[1] isa GlobalRef && !is_counted(arguments[1].name) && return binding(arguments[1], value)
+        arguments[1] isa GlobalRef && !is_counted(arguments[1].name) && return binding(m, arguments[1], value)
         return Expr(:(=), arguments[1], value)
     elseif head === :call && is_name(arguments[1], :setglobal!)
         name = arguments[3]
-        return name isa QuoteNode && is_counted(name.value) ? part : binding(name, arguments[4])
+        return name isa QuoteNode && is_counted(name.value) ? part : binding(m, name, arguments[4])
     elseif head === :call && is_name(arguments[1], :declare_const)  # Julia 1.13's `const`
         is_counted(name_of(arguments[3])) && return part
-        return length(arguments) > 3 ? binding(arguments[3], arguments[4]) : nothing
+        return length(arguments) > 3 ? binding(m, arguments[3], arguments[4]) : nothing
     elseif head === :call && is_name(arguments[1], :declare_global)  # and its `global`
         return is_counted(name_of(arguments[3])) ? part : nothing
     elseif head === :call && is_name(arguments[1], :getproperty) && arguments[3] == QuoteNode(:eval)
@@ -242,13 +250,31 @@ end
 name_of(@nospecialize(what)) =
     what isa GlobalRef ? what.name : what isa Symbol ? what : what isa QuoteNode ? name_of(what.value) : Symbol("#")
 
-binding(@nospecialize(name), @nospecialize(value)) =
-    Expr(:call, QuoteNode(in_own_world(bind)), QuoteNode(name_of(name)), value)
+binding(m::Module, @nospecialize(name), @nospecialize(value)) =
+    Expr(:call, QuoteNode(in_own_world(bind)), name isa GlobalRef ? name.mod : m, QuoteNode(name_of(name)), value)
 
-function bind(name, @nospecialize(value))
+function bind(m::Module, name, @nospecialize(value))
     push!(GIVEN, name, value)
+    push!(BOUND, (m, name))
     return value
 end
+
+# The modules and names that a statement binds, also where a loop or a macro does, or to what they are bound to.
+function bound_by(m::Module, @nospecialize(tree))
+    empty!(BOUND)
+    compiling(INTERPRET)
+    try
+        foreach(part -> part isa LineNumberNode || is_called(part) || suspended(m, part), tree.args)
+    catch
+        # what it does then is told by its evaluation
+    finally
+        compiling(COMPILE)
+        empty!(GIVEN)
+    end
+    return unique!(copy(BOUND))
+end
+
+is_called(@nospecialize(part)) = Meta.isexpr(part, :call)
 
 # Closures are defined: what is evaluated may call them.
 function define(m::Module, signature, @nospecialize(body))
@@ -349,14 +375,16 @@ function type_of(m::Module, @nospecialize(argument))
     return called isa Type ? called : Any
 end
 
-# Whether a call at top level makes an object that nothing keeps, so that it gets compiled, or loads how code is printed.
-function leaves_nothing(m::Module, call::Expr)
+# How a call at top level is done again, if it can be: it makes an object that nothing keeps, so that it gets compiled, or
+# loads how code is printed, which is nothing to do again; it makes a module one of those that are loaded; it sets a field.
+function how_again(m::Module, call::Expr)
     called = called_by(m, call)
-    return called isa Type || called === Base.Compiler.load_irshow!
+    (called isa Type || called === Base.Compiler.load_irshow!) && return Returns(nothing)
+    called === Base.register_root_module && return register
+    return called === setfield! ? set : nothing
 end
 
-# Calls that make a module one of those that are loaded can be done again.
-is_registering(m::Module, call::Expr) = called_by(m, call) === Base.register_root_module
+set(m::Module, call::Expr) = append!(GIVEN, Any[Core.eval(m, argument) for argument in call.args[3:end]])
 
 function register(m::Module, call::Expr)
     root = Core.eval(m, call.args[2])
@@ -386,10 +414,10 @@ function evaluated(one::Computing)
         compiling(INTERPRET)
         try
             for part in parts
-                if Meta.isexpr(part, :call)
+                if is_called(part)
                     push!(GIVEN, part)
-                    is_registering(m, part) ? register(m, part) :
-                    leaves_nothing(m, part) || append!(called, may_call(m, part))
+                    again = how_again(m, part)
+                    again === nothing ? append!(called, may_call(m, part)) : again(m, part)
                 else
                     suspended(m, part)
                 end
@@ -495,7 +523,28 @@ function mark(one)
     isempty(generated_by(one)) || return GENERATES
     tree, _ = Core._parse(one.text, one.file, one.line, 0, :all)
     m = find_module(one.module_name)
-    return any(part -> Meta.isexpr(part, :call) && !leaves_nothing(m, part) && !is_registering(m, part), tree.args) ? CALLS : ""
+    return all(part -> !is_called(part) || how_again(m, part) !== nothing, tree.args) ? "" : CALLS
+end
+
+# Has what documents definitions document all statements again, in docstrings that are empty, and gives a digest of these.
+function documented(steps)
+    before = Any[(table, copy(table)) for table in (Base.Docs.keywords, map(Base.Docs.meta, Base.Docs.modules)...)]
+    failed = Any[]
+    foreach(((table, _),) -> empty!(table), before)
+    for (_, words, numbers) in steps
+        m = find_module(words[1])
+        try
+            foreach(part -> suspended(m, part), tree_of(words, numbers).args)
+        catch error
+            push!(failed, first(sprint(showerror, error), 300))
+        end
+        empty!(GIVEN)
+    end
+    after = Any[Base.Docs.keywords]
+    foreach(m -> push!(after, m, Base.Docs.meta(m)), Base.Docs.modules)
+    told = digest(push!(after, failed))
+    foreach(((table, contents),) -> merge!(empty!(table), contents), before)
+    return told
 end
 
 # Methods whose generator was never called, so that it is not known what it runs.
@@ -556,7 +605,7 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
         return nothing
     end
     type = typeof(value)
-    add_name(digest, get!(() -> full_text(type), TYPE_TEXTS, type))
+    add_name(digest, known!(full_text, TYPE_TEXTS, type))
     add_closures(digest, type)
     if value isa GlobalRef && is_counted(value.name) && isdefined(value.mod, value.name)
         add_closures(digest, getglobal(value.mod, value.name))
@@ -646,5 +695,8 @@ end
 
 function add_method(digest::Digest, method::Method)
     add_name(digest, full_text(method.sig))
-    isdefined(method, :source) && method.source !== nothing && add_value(digest, Base.uncompressed_ir(method), 0)
+    add_value(digest, lowered(method), 0)
 end
+
+lowered(method::Method) =
+    isdefined(method, :source) && method.source !== nothing ? Base.uncompressed_ir(method) : nothing

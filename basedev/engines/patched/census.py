@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from ...census import DOCUMENTING as DOCUMENTING_IN_ONE_MODULE
 from ...errors import NeedsFullRebuild
 from ...includes import SourceFile, evaluations
 from ...revision import Evaluate
-from ...syntax import Statement, Tree, computes, included, is_method, is_signature, name_of
+from ...syntax import Statement, Tree, computes, included, is_method, is_signature, mentions, name_of, only_defines
 from ..kept import CensusEntries, keep_census
 
-RECORD, ENTRIES = "census.bin", "census.json"
+RECORD, ENTRIES, DOCUMENTED = "census.bin", "census.json", "documented.json"
 
 STARTING = BUILDING | {"base/Base.jl", "base/Base_compiler.jl", "Compiler/src/bootstrap.jl"}
 """Files whose statements compile and load what others define, and begin what is ended when an image is written."""
@@ -50,6 +51,10 @@ class KeptCensus(Census):
         """The one that is in the directory of a base image."""
         return cls(directory / RECORD, CensusEntries(directory / ENTRIES), None, computing, files)
 
+    def documenting(self) -> list[Evaluate]:
+        """What documents all that has docstrings, without defining it."""
+        return [Evaluate(*one) for one in json.loads(self.record.with_name(DOCUMENTED).read_text())]
+
     def evaluation(self, entry: CensusEntry) -> Evaluate:
         """How to evaluate a statement of it once more."""
         return entry.evaluation(self.files)
@@ -77,21 +82,28 @@ def statements_of(
 ) -> tuple[list[tuple[str, int, Evaluate]], list[tuple[str, int, Evaluate]]]:
     """The statements for a census, each with its file and line: those that `revise` can evaluate again, and others."""
     computing = [one for one in census_of(parsed, files) if one[2].text != DOCUMENTING_IN_ONE_MODULE]
-    return computing, list(_others(parsed, files))
-
-
-def _others(
-    parsed: Mapping[str, list[Statement]], files: Mapping[str, SourceFile]
-) -> Iterator[tuple[str, int, Evaluate]]:
+    others: list[tuple[str, int, Evaluate]] = []
     if DOCS in files:
-        yield DOCS, 0, Evaluate("Base", files[DOCS].name, 1, DOCUMENTING)
+        others.append((DOCS, 0, Evaluate("Base", files[DOCS].name, 1, DOCUMENTING)))
     for path, file in files.items():
         if file.modules == ("Core",) or path in STARTING:
             continue
         for statement in parsed[path]:
             if not computes(statement) and runs(statement):
-                for step in evaluations(file, statement, statement.text):
-                    yield path, statement.line, step
+                alone = statement.undocumented()
+                steps = ((path, statement.line, step) for step in evaluations(file, alone, alone.text))
+                (computing if only_defines(alone.tree) else others).extend(steps)
+    return computing, others
+
+
+def documenting(parsed: Mapping[str, list[Statement]], files: Mapping[str, SourceFile]) -> Iterator[Evaluate]:
+    """How each statement that has a docstring, or docstrings in it, documents once more."""
+    for path, file in files.items():
+        for statement in parsed[path] if file.modules != ("Core",) else ():
+            if statement.documentation is not None:
+                yield from evaluations(file, statement, statement.only_documentation())
+            elif mentions(statement.tree, "@doc") and not statement.is_module:
+                yield from evaluations(file, statement, statement.text)
 
 
 def runs(statement: Statement) -> bool:
@@ -134,7 +146,9 @@ def keep(
     computing: Sequence[tuple[str, int, Evaluate]],
     others: Sequence[tuple[str, int, Evaluate]],
     gave: Sequence[str],
+    documenting: Iterable[Evaluate],
 ) -> None:
-    """Writes the statements of a census and what they gave into a base image that is being made."""
+    """Writes the statements of a census, what they gave, and those that document into a new base image."""
     digests = [FAILS if one.startswith("error: ") else one for one in gave]
     keep_census(made / ENTRIES, [*computing, *others], digests)
+    (made / DOCUMENTED).write_text(json.dumps([[one.module, one.file, one.line, one.text] for one in documenting]))

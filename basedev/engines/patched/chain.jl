@@ -137,14 +137,57 @@ if documents
     end
 end
 
+start = Base.get_world_counter()
+limited = Any[]  # names of types of functions of which inference looks at one method only
 for step in STEPS
     if step[1] === :evaluate
-        Core.eval(step[2], Base.popfirst!(trees))
+        tree = Base.popfirst!(trees)
+        field = Base.Meta.isexpr(tree.args[end], :(=)) ? tree.args[end].args[1] : Core.nothing
+        if Base.Meta.isexpr(field, :.) && field.args[2] == Core.QuoteNode(:max_methods)
+            Base.push!(limited, Core.eval(step[2], field.args[1]))
+        end
+        Core.eval(step[2], tree)
     elseif step[1] === :delete
         for match in Base._methods_by_ftype(step[2], -1, Base.get_world_counter())
             if match.method.sig == step[2]
                 Base.delete_method(match.method)
                 break
+            end
+        end
+    end
+end
+
+# Names that nothing bound again.
+for step in STEPS
+    if step[1] === :unbind && Base.lookup_binding_partition(Base.get_world_counter(), Core.GlobalRef(step[2], step[3])).min_world <= start
+        Base.delete_binding(step[2], step[3])
+    end
+end
+
+# Code is ended that was inferred with more methods for a call of a function than are looked at now. Edges tell the methods of
+# such a call, behind their number and its type.
+for name in limited
+    for method in Base.MethodList(Core.methodtable).ms
+        for instance in Base.specializations(method)
+            code = Base.isdefined(instance, :cache) ? instance.cache : Core.nothing
+            while !(code === Core.nothing)
+                ends, place = false, 1
+                edges = Base.isdefined(code, :edges) ? code.edges : Core.svec()
+                while place <= Base.length(edges)
+                    count = edges[place]
+                    if count isa Core.Int
+                        type = Base.unwrap_unionall(edges[place+1])
+                        if name.max_methods < Base.abs(count) && type.parameters[1] === name.wrapper
+                            ends = true
+                        end
+                        place = place + 1 + Base.abs(count)
+                    end
+                    place = place + 1
+                end
+                if ends && code.max_world == Base.typemax(Core.UInt)
+                    ccall(:jl_invalidate_code_instance, Core.Cvoid, (Any, Core.UInt), code, Base.get_world_counter() - 1)
+                end
+                code = Base.isdefined(code, :next) ? code.next : Core.nothing
             end
         end
     end

@@ -20,9 +20,11 @@
 #   affected LENGTH                    and then such a path: {"computed", "never_generated"} after a trial: the numbers of the
 #                                      statements that ran what is another now, and generators that were never called
 #   results COUNT                      and then statements: a digest of what each gives, as above
+#   documented COUNT                   and then statements that document: a digest of the docstrings that these make
+#   users LENGTH LENGTH                and then a module and a name: in which modules it stands for the same
+#   left LENGTH LENGTH                 after a trial that bound a name to something else: what has still what it was
 #   native                             the argument types of all that has native code in the image
-#   facts                              {"version", "files": [[module, path]...], "libraries"}: what the image was made from,
-#                                      and the names of the standard libraries in it
+#   facts                              {"version", "files": [[module, path]...]}: what the image was made from
 #
 # A step is a line of words and the byte strings whose lengths it has, as `requests.py` writes them.
 module BasedevHost
@@ -355,12 +357,24 @@ end
 
 # ---- steps ----
 
+# What a step evaluates.
+tree_of((_, file, text), numbers) = first(Core._parse(text, file, numbers[1], 0, :all))
+
+# The modules and names that it binds, to whatever that be.
+function binds(words, numbers)
+    tree = tree_of(words, numbers)
+    is_plain = all(part -> is_method(part) || Meta.isexpr(part, (:export, :public, :import, :using, :macro)), tree.args)
+    return is_plain ? () : bound_by(find_module(words[1]), tree)
+end
+
+is_method(@nospecialize(tree)) =
+    Meta.isexpr(tree, (:function, :(=))) && Meta.isexpr(tree.args[1], (:call, :where, :(::))) || tree isa LineNumberNode
+
 # Returns what was evaluated.
 function perform(kind, words, numbers)
     if kind == "evaluate"
-        m, file, text = words
-        tree, _ = Core._parse(text, file, numbers[1], 0, :all)
-        Core.eval(find_module(m), tree)
+        tree = tree_of(words, numbers)
+        Core.eval(find_module(words[1]), tree)
         return tree
     elseif kind == "delete"
         m, name, signature = words
@@ -402,12 +416,12 @@ function trial(steps, alike = Int[])
     ends, errors, effects = UInt[], Any[], Any[]
     push!(BEGUN, start)
     for (number, (kind, words, numbers)) in enumerate(steps)
+        effect(kind, m, name) =
+            push!(effects, Object(["step" => number - 1, "kind" => kind, "module" => m, "name" => name]))
         try
+            foreach(((m, name),) -> effect("constant", string(m), name), kind == "evaluate" ? binds(words, numbers) : ())
             tree = perform(kind, words, numbers)
-            for name in exported(Symbol[], tree)
-                kind = "exported"
-                push!(effects, Object(["step" => number - 1, "kind" => kind, "module" => words[1], "name" => name]))
-            end
+            foreach(name -> effect("exported", words[1], name), exported(Symbol[], tree))
             for name in not_imported(Symbol[], find_module(words[1]), tree)
                 error("the import of $name into $(words[1]) conflicts with an existing name")
             end
@@ -416,6 +430,7 @@ function trial(steps, alike = Int[])
         end
         push!(ends, Base.get_world_counter())
     end
+    foreach(((kind, words, _),) -> kind == "unbind" && unbind(find_module(words[1]), Symbol(words[2]), start), steps)
     ccall(:jl_debug_method_invalidation, Any, (Cint,), 0)
     fresh, defined = Method[], Any[]
     each_method(method -> start < method.primary_world != typemax(UInt) && push!(fresh, method))
@@ -424,7 +439,7 @@ function trial(steps, alike = Int[])
         before = method_of(method.sig, start)
         replaces = before === nothing ? nothing : push!(about(before), "also" => also(before, start))
         step = searchsortedfirst(ends, method.primary_world) - 1
-        step in alike || note_compilers(method, something(before, method))
+        step in alike || before !== nothing && is_same(before, method) || note_compilers(method, something(before, method))
         push!(defined, append!(Object(["step" => step, "replaces" => replaces]), about(method)))
     end
     instances = Base.IdSet{Any}()
@@ -463,6 +478,19 @@ function note_compilers(method::Method, before::Method)
     return nothing
 end
 
+# Whether two methods have the same code, on whatever lines.
+is_same(one::Method, other::Method) =
+    (one.nargs, one.isva, one.nospecialize) == (other.nargs, other.isva, other.nospecialize) &&
+    lowered(one) !== nothing && digest(Any[lowered(one)]) == digest(Any[lowered(other)])
+
+# Whether a call of exactly these types is, after the steps, of a method that has the same code.
+function calls_same(instance)
+    matches = something(Base._methods_by_ftype(instance.specTypes, -1, Base.get_world_counter()), Any[])
+    length(matches) == 1 || return false
+    match = only(matches)
+    return match.fully_covers && match.sparams == instance.sparam_vals && is_same(instance.def, match.method)
+end
+
 # What loads and starts the compiler, prints what it has made or what --trim objects to, and lists for an image what to
 # compile: no code comes out otherwise by that.
 const ASIDE_MODULES, ASIDE_FILE = (:IRShow, :TrimVerifier), "Compiler/src/bootstrap.jl"
@@ -495,7 +523,7 @@ function used_by_compiler()
             callee = edge isa Core.CodeInstance ? instance_of(edge) : edge
             is_called = callee isa Core.MethodInstance
             is_called && push!(get!(Vector{Any}, callers, callee), instance)
-            get!(() -> is_changed(callee), known, callee) && push!(waiting, is_called ? callee : instance)
+            known!(is_changed, known, callee) && push!(waiting, is_called ? callee : instance)
         end
     end
     found = Base.IdSet{Any}()
@@ -512,7 +540,8 @@ end
 function is_changed(@nospecialize(callee))
     method = callee isa Core.MethodInstance ? callee.def : callee
     type = callee isa Core.MethodInstance ? callee.specTypes : callee isa Method ? callee.sig : callee
-    return any(one -> one isa Method ? one === method : meet(one, type), COMPILERS)
+    any(one -> one isa Method ? one === method : meet(one, type), COMPILERS) || return false
+    return !(callee isa Core.MethodInstance && calls_same(callee))
 end
 
 compilers_codes(instance) =
@@ -537,6 +566,12 @@ function never_returns(instance)
     return type isa DataType && Base.Compiler._return_type(Base.Compiler.NativeInterpreter(), type) === Union{}
 end
 
+# Ends what a name stands for, unless the steps bound it again.
+function unbind(m, name, start)
+    partition = Base.lookup_binding_partition(Base.get_world_counter(), GlobalRef(m, name))
+    partition.min_world > start || Base.delete_binding(m, name)
+end
+
 # Names that stand for something else than in an earlier world, as basedev's revise.py wants them.
 function changed_names(start)
     found = Any[]
@@ -555,10 +590,173 @@ function changed_names(start)
         what = !constant ? "global" : value isa Module ? "module" : value isa Type ? "type" :
             value isa Function ? "function" : "constant"
         fresh = Base.is_some_guard(old_kind)
-        entry = ["module" => string(m), "name" => name, "kind" => what, "new" => fresh, "alike" => false]
+        alike = what == "constant" && !fresh && digest([value]) == digest([value_in(before)])
+        entry = ["module" => string(m), "name" => name, "kind" => what, "new" => fresh, "alike" => alike]
         push!(found, Object(entry))
     end
     return found
+end
+
+value_in(partition) =
+    Base.is_defined_const_binding(Base.binding_kind(partition)) ? Base.partition_restriction(partition) : nothing
+
+# ---- who uses a name that is bound to something else ----
+
+is_value_of(m, name, @nospecialize(value)) = isdefinedglobal(m, name) && getglobal(m, name) === value
+
+# The modules in which a name stands for what it is in one of them.
+function modules_with(m, name)
+    value = getglobal(m, name)
+    return Any[string(other) for other in all_modules() if is_value_of(other, name, value)]
+end
+
+# What a name was bound to before; the type that a definition of this name made has a name itself.
+struct Sought
+    value::Any
+    type::Union{Core.TypeName,Nothing}
+    known::IdDict{Any,Bool}
+end
+
+function Sought(binding::Core.Binding, world)
+    value = value_in(Base.lookup_binding_partition(world, binding))
+    type = Base.unwrap_unionall(value)
+    is_own = type isa DataType && (type.name.module, type.name.name) == (binding.globalref.mod, binding.globalref.name)
+    return Sought(value, is_own ? type.name : nothing, IdDict{Any,Bool}())
+end
+
+# What still has, after a trial's steps, what a name was bound to before: a method whose code names it or whose signature has
+# the old type, code that was compiled with it, or what is bound to another name.
+function left_behind(m, name)
+    start, now = BEGUN[1], Base.get_world_counter()
+    binding = convert(Core.Binding, GlobalRef(m, name))
+    sought = Sought(binding, start)
+    stands_for(part) = Base.invoke_in_world(start, is_value_of, part.mod, part.name, sought.value)
+    is_it(part) = part isa GlobalRef ? part.name === name && stands_for(part) || is_imported(part, binding) : has(sought, part)
+    having = Method[]
+    each_method() do method
+        in_image(method) || return
+        source, instances = lowered(method), Base.specializations(method)
+        has_it = has(sought, method.sig) || source !== nothing && mentions(is_it, source) ||
+            any(instance -> any(code -> is_compiled_with(code, binding), codes_of(instance)), instances)
+        has_it && method_of(method.sig, now) === method && push!(having, method)
+    end
+    closures = any(is_closures, having) ? reached_closures(now) : Base.IdSet{Symbol}()
+    filter!(method -> !is_closures(method) || owner(method) in closures, having)
+    return append!(Any[full_text(method.sig) for method in having], holders(sought))
+end
+
+# The name of the type of a method's function.
+function owner(method)
+    type = Base.unwrap_unionall(Base.unwrap_unionall(method.sig).parameters[1])
+    return type isa DataType ? type.name.name : Symbol()
+end
+
+is_closures(method) = is_counted(owner(method))
+
+# The names of the types of those closures, and of functions that the compiler made, to which methods lead that are called by
+# a name. Others stay when what made them is defined again.
+function reached_closures(now)
+    found, waiting, leads = Base.IdSet{Symbol}(), Symbol[], IdDict{Symbol,Vector{Symbol}}()
+    each_method() do method
+        source = in_image(method) ? lowered(method) : nothing
+        source === nothing && return
+        names = Symbol[]
+        mentions(source) do part
+            part isa GlobalRef && is_counted(part.name) && push!(names, part.name)
+            false
+        end
+        isempty(names) && return
+        is_closures(method) ? append!(get!(Vector{Symbol}, leads, owner(method)), names) :
+        method_of(method.sig, now) === method && append!(waiting, names)
+    end
+    while !isempty(waiting)
+        name = pop!(waiting)
+        name in found && continue
+        push!(found, name)
+        append!(waiting, get(Vector{Symbol}, leads, name))
+    end
+    return found
+end
+
+# By another name, perhaps.
+function is_imported(reference, binding)
+    partition = Base.lookup_binding_partition(Base.get_world_counter(), reference)
+    Base.is_some_explicit_imported(Base.binding_kind(partition)) || return false
+    from = Base.partition_restriction(partition)
+    return from === binding || from isa Core.Binding && is_imported(from.globalref, binding)
+end
+
+is_compiled_with(code, binding) =
+    in_image(code) && code.max_world == typemax(UInt) && isdefined(code, :edges) && any(edge -> edge === binding, code.edges)
+
+function mentions(is_it, @nospecialize(part))
+    part isa Core.CodeInfo && return any(one -> mentions(is_it, one), part.code)
+    part isa Expr && return any(one -> mentions(is_it, one), part.args)
+    part isa Core.ReturnNode && return isdefined(part, :val) && mentions(is_it, part.val)
+    part isa Core.GotoIfNot && return mentions(is_it, part.cond)
+    part isa QuoteNode && return mentions(is_it, part.value)
+    return is_it(part)
+end
+
+# Whether it is the object that is sought, or of the type, or a type with that in it.
+function has(sought, @nospecialize(one))
+    ismutable(sought.value) && one === sought.value && return true
+    sought.type === nothing && return false
+    return known!(type -> has_type(sought.type, type, Base.IdSet{Any}()), sought.known, one isa Type ? one : typeof(one))
+end
+
+function has_type(name, @nospecialize(type), seen)
+    type in seen && return false
+    push!(seen, type)
+    type isa Union && return has_type(name, type.a, seen) || has_type(name, type.b, seen)
+    type isa UnionAll && return has_type(name, type.body, seen) || has_type(name, type.var, seen)
+    type isa TypeVar && return has_type(name, type.lb, seen) || has_type(name, type.ub, seen)
+    type isa Core.TypeofVararg && return isdefined(type, :T) && has_type(name, type.T, seen)
+    return type isa DataType && (type.name === name || any(one -> has_type(name, one, seen), type.parameters))
+end
+
+const OF_CODE = Union{Module,Method,Core.MethodInstance,Core.CodeInstance,Core.TypeName,Core.Binding,Core.MethodTable}
+
+# Names to which something is bound that leads to what is sought.
+function holders(sought)
+    found, seen = Any[], Base.IdSet{Any}()
+    sought.type === nothing && !ismutable(sought.value) && return found
+    for m in all_modules(), name in Base.unsorted_names(m; all = true)
+        Base.moduleroot(m) === Main && continue  # this program
+        name === Base.Docs.META && continue  # docstrings, which are taken back by their lines
+        value = Base.invokelatest(isdefinedglobal, m, name) ? Base.invokelatest(getglobal, m, name) : nothing
+        leads_to(sought, value, seen) && push!(found, string(m, '.', name))
+    end
+    return found
+end
+
+function leads_to(sought, @nospecialize(object), seen)
+    waiting = Any[object]
+    while !isempty(waiting)
+        one = pop!(waiting)
+        (one isa OF_CODE || one in seen) && continue
+        isbits(one) || push!(seen, one)
+        has(sought, one) && return true
+        isbits(one) || add_parts(waiting, one)
+    end
+    return false
+end
+
+function add_parts(found, @nospecialize(one))
+    if one isa DataType
+        isdefined(one, :types) && append!(found, one.types)
+    elseif one isa Core.SimpleVector
+        append!(found, one)
+    elseif one isa Array || one isa Memory
+        for number in 1:(isbitstype(eltype(one)) ? 0 : length(one))
+            isassigned(one, number) && push!(found, one[number])
+        end
+    else
+        for number in 1:nfields(one)
+            isdefined(one, number) && push!(found, getfield(one, number))
+        end
+    end
+    return nothing
 end
 
 # Functions of which `delete` took all methods.
@@ -626,12 +824,16 @@ function answer(requests, request)
         json(io, Object(["computed" => affected(path), "never_generated" => never_generated()]))
     elseif kind == "results"
         json(io, results(as_statements(read_steps(requests, parse(Int, rest[1])))))
+    elseif kind == "documented"
+        json(io, documented(read_steps(requests, parse(Int, rest[1]))))
+    elseif kind in ("users", "left")
+        m, name = (String(read(requests, parse(Int, length))) for length in rest)
+        json(io, (kind == "users" ? modules_with : left_behind)(find_module(m), Symbol(name)))
     elseif kind == "native"
         json(io, native())
     elseif kind == "facts"
         files = Any[Any[string(m), path] for (m, path) in Base._included_files]
-        libraries = Any[key.name for key in keys(Base.loaded_modules) if !(key.name in ("Core", "Base", "Main"))]
-        json(io, Object(["version" => string(VERSION), "files" => files, "libraries" => libraries]))
+        json(io, Object(["version" => string(VERSION), "files" => files]))
     else
         error("unknown request $request")
     end
@@ -654,7 +856,7 @@ function rehearse(file)
     push!(COMPILERS, Tuple{typeof(rehearse),Nothing})  # what nobody calls
     used_by_compiler()
     open(requests -> open(answers -> serve(requests, answers), "/dev/null", "w"), file)
-    foreach(empty!, (WORLD, BEGUN, CHANGED, COMPILERS, COMPILERS_FILES, ALL_METHODS, GENERATED, GIVEN, TYPE_TEXTS))
+    foreach(empty!, (WORLD, BEGUN, CHANGED, COMPILERS, COMPILERS_FILES, ALL_METHODS, GENERATED, GIVEN, BOUND, TYPE_TEXTS))
 end
 
 end

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import tempfile
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ from typing import Any
 from ...census import DOCUMENTS_OTHERWISE, MACHINERY_OF_DOCS
 from ...errors import NeedsFullRebuild
 from ...process import without_settings
-from ...revision import Delete, Evaluate, Step
+from ...revision import Delete, Evaluate, Step, Unbind
 from ...signatures import pretty
 from ..conversation import BROKEN, FIRST, exchange, failure
 from ..requests import encode
@@ -71,10 +70,12 @@ def _edits_docs(steps: Sequence[Step]) -> bool:
     return any(isinstance(step, Evaluate) and f"base/{step.file}".startswith(MACHINERY_OF_DOCS) for step in steps)
 
 
-def _use_of_macro(name: str) -> str:
-    """A pattern for where a macro of this name stands: `@name`, or `name"` for one of strings."""
-    plain = rf"{re.escape(name)}(?![\w!])"
-    return rf'{plain}|(?<![\w!]){re.escape(name[1:-4])}"' if name.endswith("_str") else plain
+def _documents_once(method: dict[str, Any]) -> bool:
+    """Whether a method keeps docstrings while Julia is built, until it can document, or begins a module's."""
+    return method["file"] == "docs/core.jl" or (method["module"], method["name"]) in (
+        ("Base.Docs", "loaddocs"),
+        ("Base.Docs", "initmeta"),
+    )
 
 
 def _text_of(step: Step) -> tuple[str, str, str] | None:
@@ -82,8 +83,24 @@ def _text_of(step: Step) -> tuple[str, str, str] | None:
     return (step.module, step.file, step.text) if isinstance(step, Evaluate) else None
 
 
+def _bound_otherwise(answer: dict[str, Any]) -> set[tuple[str, str]]:
+    """The names, with their modules, that a trial bound to something else than before."""
+    kinds = ("constant", "type", "function")
+    return {(one["module"], one["name"]) for one in answer["names"] if one["kind"] in kinds and not one["new"]}
+
+
+def _is_followed(module: str, name: str, answer: dict[str, Any]) -> bool:
+    """Whether a trial bound a name to something else, or took all methods of its function."""
+    return (module, name) in _bound_otherwise(answer) or {"module": module, "name": name} in answer["emptied"]
+
+
+def _about_name(request: str, module: str, name: str) -> tuple[bytes, bytes, bytes]:
+    words = module.encode(), name.encode()
+    return f"{request} {len(words[0])} {len(words[1])}\n".encode(), *words
+
+
 def _defining(steps: Sequence[Step]) -> list[Step]:
-    return [step for step in steps if isinstance(step, Evaluate | Delete)]
+    return [step for step in steps if isinstance(step, Evaluate | Delete | Unbind)]
 
 
 class Host:
@@ -182,6 +199,7 @@ class Host:
         if users := process.ask(b"compiler\n"):
             user = min(map(pretty, users))
             raise NeedsFullRebuild(f"Julia's compiler uses what changed (in {user}), and compiled everything")
+        self._check_left(process, steps, answer)
         self.invalidated = answer["invalidated"]
         if record is None or self._census is None:
             return {**answer, "computed": [], "never_generated": []}
@@ -190,25 +208,16 @@ class Host:
         edited = {one["name"] for one in answer["defined"] if one["replaces"]}
         edited |= {step.name for step in steps if isinstance(step, Delete)}
         self._census.check_failing(ran["computed"], edited)
-        self._check_libraries(edited)
+        if any(_documents_once(one) for one in answer["defined"]):
+            raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)
         self._check_others(self._census, process, steps, ran["computed"])
         return {**answer, **ran, "computed": [one for one in ran["computed"] if one < self._census.computing]}
-
-    def _check_libraries(self, edited: Set[str]) -> None:
-        """Raises NeedsFullRebuild when an edited macro stands in the sources of a standard library of the image, whose
-        statements are in no census."""
-        macros = [name for name in edited if name.startswith("@")]
-        used = re.compile("|".join(map(_use_of_macro, macros)))
-        for library in sorted(self.facts()["libraries"]) if macros else ():
-            for file in self._julia.parent.parent.glob(f"share/julia/stdlib/v*/{library}/src/**/*.jl"):
-                if found := used.search(file.read_text(errors="replace")):
-                    raise NeedsFullRebuild(f"{found[0]} changed, and {library}, which is in the image, may use it")
 
     def _check_others(self, census: KeptCensus, process: _Process, steps: Sequence[Step], ran: Sequence[int]) -> None:
         """Raises NeedsFullRebuild when a statement that can't be taken back gives something else."""
         entries = [census.entries[number] for number in ran if number >= census.computing]
         if any(entry.text == DOCUMENTING for entry in entries) and _edits_docs(steps):
-            raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)  # in which cases is hard to tell
+            self._check_documented(census, process)
         gave = self._results(process, list(map(census.evaluation, entries)))
         other = [(entry, digest) for entry, digest in zip(entries, gave, strict=True) if digest != entry.digest]
         before, again = self._twice_before(list(map(census.evaluation, (entry for entry, _ in other))))
@@ -220,6 +229,13 @@ class Host:
                     else f"{what(entry)} runs what changed, and what it did can't be taken back"
                 )
 
+    def _check_documented(self, census: KeptCensus, process: _Process) -> None:
+        """Raises NeedsFullRebuild when what has docstrings has others than before if it is documented once more."""
+        statements = census.documenting()
+        request = (b"documented %d\n" % len(statements), *encode(statements))
+        if self._fresh().ask(*request) != process.ask(*request):
+            raise NeedsFullRebuild(DOCUMENTS_OTHERWISE)
+
     def _twice_before(self, statements: Sequence[Evaluate]) -> tuple[list[str], list[str]]:
         """What each statement gives without any steps, and once more."""
         fresh = self._fresh() if statements else self._asked
@@ -230,11 +246,25 @@ class Host:
         return list(process.ask(b"results %d\n" % len(statements), *encode(statements))) if statements else []
 
     def users(self, module: str, name: str) -> dict[str, Any]:
-        """Those of a macro are found by what they give. Raises NeedsFullRebuild for another name: who uses it is not
-        followed."""
+        """The modules in which a name stands for the same. Users of a macro are found by what they give.
+
+        Raises NeedsFullRebuild for a name that stands for nothing any more.
+        """
         if name.startswith("@"):
             return {"modules": [], "methods": [], "objects": False}
-        raise NeedsFullRebuild(f"{module}.{name} is bound to something else, and what uses it is not followed yet")
+        if not any(_is_followed(module, name, answer) for _, answer, _ in self._trials):
+            raise NeedsFullRebuild(
+                f"{module}.{name} is bound to nothing any more, which is not followed on this Julia yet"
+            )
+        return {"modules": self._asked.ask(*_about_name("users", module, name)), "methods": [], "objects": False}
+
+    def _check_left(self, process: _Process, steps: Sequence[Step], answer: dict[str, Any]) -> None:
+        """Raises NeedsFullRebuild when something of the image has what a name was bound to before."""
+        unbound = {(step.module, step.name) for step in steps if isinstance(step, Unbind)}
+        for module, name in sorted(_bound_otherwise(answer) | unbound):
+            if left := process.ask(*_about_name("left", module, name)):
+                one = min(pretty(one) if one.startswith("Tuple{") else one for one in left)
+                raise NeedsFullRebuild(f"{module}.{name} is not what it was, and {one} has that")
 
     def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
         """What each statement gives after the steps: a digest, or "error: " and the message."""

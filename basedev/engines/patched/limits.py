@@ -6,7 +6,17 @@ from ...difference import FileDifference
 from ...errors import NeedsFullRebuild
 from ...includes import SourceFile
 from ...sources import ChangeSet
-from ...syntax import Statement, Tree, describe, exported, name_of, only_defines, only_defines_methods
+from ...syntax import (
+    Statement,
+    Tree,
+    describe,
+    exported,
+    mentions,
+    name_of,
+    only_defines,
+    only_defines_methods,
+    registers,
+)
 
 
 def check(changes: ChangeSet, files: dict[str, SourceFile]) -> None:
@@ -23,18 +33,20 @@ def check(changes: ChangeSet, files: dict[str, SourceFile]) -> None:
 
 def check_difference(path: str, difference: FileDifference) -> None:
     """Raises NeedsFullRebuild for a statement that is gone and did more than to define methods, to document, to export
-    names, and to define types or import what others define and import now, or for a new one that does more than to
-    define and to document."""
+    names, to register handlers, and to bind or import what others bind and import now, or for a new
+    one that does more than to define, to document and to register."""
     now = [replacement.statement for replacement in difference.evaluated]
     imports = {one for statement in now for one in _imported(statement)}
-    kept = {one for statement in now if (one := _defined_alike(statement))}
+    kept = {one for statement in now if (one := _condition(statement))}
     for statement in difference.removed:
         names = _imported(statement)
         if not (
             only_defines_methods(statement.tree)
             or exported(statement.tree) is not None
             or imports >= names != set()
-            or _defined_alike(statement) in kept
+            or (_bound(statement) and any(_may_bind(one, statement) for one in now))
+            or _condition(statement) in kept
+            or registers(statement.tree)
             or _only_documents(statement)
         ):
             raise NeedsFullRebuild(f"{_place(path, statement)} changed, and is not followed on this Julia yet")
@@ -43,22 +55,34 @@ def check_difference(path: str, difference: FileDifference) -> None:
         unnamed = any(
             not one[2] and one[1] == "import" for one in _imported(statement)
         )  # it is not seen what it imports
-        defines = replacement.only_documentation or only_defines(statement.tree) or _only_documents(statement)
+        defines = (
+            replacement.only_documentation
+            or only_defines(statement.tree)
+            or registers(statement.tree)
+            or _only_documents(statement)
+        )
         if unnamed or not defines:
             raise NeedsFullRebuild(f"{_place(path, statement)} is new, and is not followed on this Julia yet")
 
 
-def _defined_alike(statement: Statement) -> Tree:
-    """What has to be there again for a statement that defines more than methods, with where it is defined: a type
-    (Julia tells when it is another one), or definitions under a condition. Nothing for others."""
+def _bound(statement: Statement) -> str:
+    """The type or constant that a statement binds to a name; nothing for others."""
     tree = statement.tree
-    if not isinstance(tree, tuple) or not tree:
+    return name_of(tree) if isinstance(tree, tuple) and tree[:1] in (("struct",), ("const",)) else ""
+
+
+def _may_bind(new: Statement, old: Statement) -> bool:
+    """Whether a statement may bind again what another one did: an evaluation tells."""
+    return new.inside == old.inside and mentions(new.tree, _bound(old))
+
+
+def _condition(statement: Statement) -> Tree:
+    """Under what condition, and where, a statement defines something that has to be defined there again; nothing for
+    others."""
+    tree = statement.tree
+    if not isinstance(tree, tuple) or tree[:1] != ("if",) or not only_defines(tree):
         return None
-    if tree[0] == "struct":
-        return (statement.inside, "struct", describe(tree))
-    if tree[0] == "if" and only_defines(tree):
-        return (statement.inside, "if", tree[1])
-    return None
+    return (statement.inside, tree[1])
 
 
 def _only_documents(statement: Statement) -> bool:
