@@ -269,7 +269,7 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
 
 
 def limits_to_one(tree: Tree) -> bool:
-    """Whether a statement has inference look at one method of a function only (`typeof(f).name.max_methods = UInt8(1)`).
+    """Whether a statement has inference look at one method of a function (`typeof(f).name.max_methods = UInt8(1)`).
 
     Under a higher limit, code that gave up before might not do so now, and does not tell that it did."""
     if not isinstance(tree, tuple) or len(tree) != 3 or tree[::2] != ("=", ("call", "UInt8", "1")):
