@@ -268,11 +268,14 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     return head in ("tuple", "::")
 
 
+ONE = Literal("v", "Int64 1")
+
+
 def limits_to_one(tree: Tree) -> bool:
     """Whether a statement has inference look at one method of a function (`typeof(f).name.max_methods = UInt8(1)`).
 
     Under a higher limit, code that gave up before might not do so now, and does not tell that it did."""
-    if not isinstance(tree, tuple) or len(tree) != 3 or tree[::2] != ("=", ("call", "UInt8", "1")):
+    if not isinstance(tree, tuple) or len(tree) != 3 or tree[::2] != ("=", ("call", "UInt8", ONE)):
         return False
     names, left = [], tree[1]
     while isinstance(left, tuple) and len(left) == 3 and left[0] == ".":
