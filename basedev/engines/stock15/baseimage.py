@@ -37,7 +37,7 @@ from .. import Progress
 from ..full import compiler_files
 from ..kept import CensusEntries, KeptImage, files_of, included, keep_census, keep_sources
 from .host_program import SOURCES, Host, host_program
-from .parsed import Kept, keep
+from .parsed import Kept, keep, kept_version
 
 CONTENTS = "14"
 """Another one when another thing is noted of a base image."""
@@ -135,7 +135,11 @@ def shipped_sources(distribution: Distribution) -> dict[str, bytes]:
 
 def base_id(distribution: Distribution) -> str:
     """The id of the base image for a Julia."""
-    parts = [CONTENTS, *(part for name in CODE_OF_BASE for part in (name, (SOURCES / name).read_bytes()))]
+    parts = [
+        CONTENTS,
+        kept_version(),
+        *(part for name in CODE_OF_BASE for part in (name, (SOURCES / name).read_bytes())),
+    ]
     return digest_of(distribution.key, *parts)[:20]
 
 

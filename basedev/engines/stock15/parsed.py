@@ -19,7 +19,8 @@ from ...syntax import Statement
 VERSION, INCLUDES = "version", "includes"
 
 
-def _version() -> str:
+def kept_version() -> str:
+    """Of how statements are told and kept: kept by another, they are not read."""
     host = Path(__file__).parent / "host/syntax.cpp"
     return digest_of(Path(syntax.__file__).read_bytes(), host.read_bytes())
 
@@ -29,7 +30,7 @@ def keep(
 ) -> None:
     """Writes the statements of files, and what they include, by path in the tree."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr(VERSION, _version())
+        archive.writestr(VERSION, kept_version())
         archive.writestr(INCLUDES, pickle.dumps(dict(includes), pickle.HIGHEST_PROTOCOL))
         for path, own in statements:
             archive.writestr(path, pickle.dumps(own, pickle.HIGHEST_PROTOCOL))
@@ -44,7 +45,7 @@ class Kept:
     @cached_property
     def _archive(self) -> zipfile.ZipFile | None:
         archive = zipfile.ZipFile(self._file)
-        return archive if archive.read(VERSION).decode() == _version() else None
+        return archive if archive.read(VERSION).decode() == kept_version() else None
 
     def statements(self, path: str) -> list[Statement] | None:
         """The statements of a file; None where they have to be read from its text."""
