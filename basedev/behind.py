@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import struct
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
-from .elf import ELF_HEADER_SIZE, SECTION_HEADER, SYMBOL, string_table
+from .elf import ELF_HEADER_SIZE, SECTION_HEADER, SYMBOL, object_header, section_headers, string_table
 from .errors import InternalError
 from .pieces import Range, Writer
 
@@ -65,12 +66,7 @@ def write_room(path: Path, symbol: str, size: int) -> None:
         (name_at[5], strtab, 0, 0, *places[2], 0, 0, 1, 0),
         (name_at[6], strtab, 0, 0, *places[3], 0, 0, 1, 0),
     ]
-    relocatable, x86_64 = 1, 62
-    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
-        "<HHIQQQIHHHHHH",
-        *(relocatable, x86_64, 1, 0, 0, ELF_HEADER_SIZE + len(contents), 0, ELF_HEADER_SIZE),
-        *(0, 0, SECTION_HEADER.size, len(headers), len(headers) - 1),
-    )
+    header = object_header(ELF_HEADER_SIZE + len(contents), len(headers))
     path.write_bytes(header + contents + b"".join(SECTION_HEADER.pack(*one) for one in headers))
 
 
@@ -124,20 +120,13 @@ def _load(path: Path, symbol: str, offset: int, size: int) -> None:
 
 def _address(path: Path, symbol: str) -> int:
     """Where a dynamic symbol is when the file is loaded at 0."""
-    with path.open("rb") as file:
-        file.seek(40)
-        (headers_at,) = struct.unpack("<Q", file.read(8))
-        file.seek(60)
-        (count,) = struct.unpack("<H", file.read(2))
-        file.seek(headers_at)
-        headers = list(SECTION_HEADER.iter_unpack(file.read(count * SECTION_HEADER.size)))
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        headers = section_headers(data)
         for table in headers:
             if table[1] == DYNAMIC_SYMBOLS:
-                names = headers[table[6]]
-                file.seek(names[4])
-                strings = file.read(names[5])
-                file.seek(table[4])
-                for one in SYMBOL.iter_unpack(file.read(table[5])):
-                    if strings.startswith(symbol.encode() + b"\0", one[0]):
+                names = headers[table[6]][4]
+                for one in SYMBOL.iter_unpack(data[table[4] : table[4] + table[5]]):
+                    begin = names + one[0]
+                    if data[begin : begin + len(symbol) + 1] == symbol.encode() + b"\0":
                         return int(one[4])
     raise InternalError(f"the linker left out {symbol}")

@@ -130,16 +130,20 @@ def finish_data_object(path: Path, symbol: str) -> None:
         (name_offsets[5], strtab, 0, 0, *places[2], 0, 0, 1, 0),
     ]
     tail += b"".join(SECTION_HEADER.pack(*header) for header in headers)
-    relocatable, x86_64 = 1, 62
-    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
-        "<HHIQQQIHHHHHH",
-        *(relocatable, x86_64, 1, 0, 0, headers_at, 0, ELF_HEADER_SIZE),
-        *(0, 0, SECTION_HEADER.size, len(headers), len(headers) - 1),
-    )
     with path.open("r+b") as file:
-        file.write(header)
+        file.write(object_header(headers_at, len(headers)))
         file.seek(position)
         file.write(tail)
+
+
+def object_header(headers_at: int, count: int) -> bytes:
+    """Of an object file that has so many section headers there, the last of them for the sections' names."""
+    relocatable, x86_64 = 1, 62
+    return b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
+        "<HHIQQQIHHHHHH",
+        *(relocatable, x86_64, 1, 0, 0, headers_at, 0, ELF_HEADER_SIZE),
+        *(0, 0, SECTION_HEADER.size, count, count - 1),
+    )
 
 
 def string_table(strings: list[bytes]) -> tuple[list[int], bytes]:
