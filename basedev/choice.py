@@ -16,6 +16,7 @@ from .store import Store
 CHAINED = "stock-1.5"
 CHAINED_WITHOUT_CUTOFF = "stock-1.5-no-cutoff"
 PATCHED = "patched"
+PATCHED_WITHOUT_CUTOFF = "patched-no-cutoff"
 FULL = "full"
 
 

@@ -16,7 +16,7 @@ from .errors import UsageError
 from .places import settings_files
 from .sizes import parse_size
 
-ENGINES = ("auto", "stock-1.5", "stock-1.5-no-cutoff", "patched", "full")
+ENGINES = ("auto", "stock-1.5", "stock-1.5-no-cutoff", "patched", "patched-no-cutoff", "full")
 
 POLICIES = ("chain", "rebuild", "skip")
 """Where a commit can't be chained: what the configuration says (rebuild, or skip it), rebuild in full, or skip it."""
@@ -35,8 +35,8 @@ class Config:
 
     engine: str = "auto"
     """How images are made: "auto" takes the fastest way that is right; "stock-1.5" chains or fails;
-    "stock-1.5-no-cutoff" does too, and compiles all that Julia's own rule invalidates; "patched" chains or fails in a
-    source checkout; "full" always rebuilds."""
+    "stock-1.5-no-cutoff" does too, and compiles all that Julia's own rule invalidates; "patched" and
+    "patched-no-cutoff" are the same for a source checkout; "full" always rebuilds."""
     full_rebuild: bool = True
     """Whether a build that can't be chained may take minutes for a full rebuild; otherwise it fails with the
     reason."""

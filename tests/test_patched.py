@@ -843,6 +843,49 @@ def test_the_heap_is_as_if_all_of_it_were_written(
     assert {modern.julia(str(image), program) for image in images.values()} == {"world121!"}
 
 
+SPLITTING = "function _splitdir_nodrive(a::String, b::String)\n"
+
+PLACES = """
+for (f, types) in ((splitdir, (String,)), (Base.Filesystem._splitdir_nodrive, (String, String)), (abspath, (String,)))
+    code = Base.method_instance(f, types).cache
+    while code.max_world != typemax(UInt) code = code.next end
+    print(-(reinterpret.(Int, (pointer_from_objref(code), pointer_from_objref(Core.CodeInstance)))...), ' ')
+end
+"""
+"""Prints where some results of inference are in an image."""
+
+
+def test_early_cutoff(modern: Modern) -> None:
+    """A function of many callers is compiled anew. Its callers are what they were, and come to it."""
+    modern.edit("base/path.jl", SPLITTING, SPLITTING + '    b == "magic" && return "made", "otherwise"\n')
+    built = modern.chain()
+    assert built["no_cutoff_reason"] is None
+    assert built["invalidated"] > built["reinferred"] > 0
+    before = modern.julia(modern.root / SYSIMAGE, PLACES).split()
+    splitting, edited, absolute = modern.julia(built["image"], PLACES).split()
+    assert [splitting, absolute] == [before[0], before[2]]
+    assert edited != before[1]
+    program = 'print(splitdir("magic"), basename("magic"), dirname("a/b"))'
+    assert modern.julia(built["image"], program) == '("made", "otherwise")otherwisea'
+    # They are ended with it, as ever.
+    again = '@eval Base.Filesystem _splitdir_nodrive(::String, ::String) = ("defined", "again");'
+    assert (
+        modern.julia(built["image"], again + 'print(basename("magic"), splitdir("a/b"))') == 'again("defined", "again")'
+    )
+
+    # Nothing in the image comes out otherwise if it is inferred now, but for what did so before.
+    unstable = []
+    for image in (modern.root / SYSIMAGE, Path(built["image"])):
+        with Host(modern.root / "usr/bin/julia", image) as host:
+            unstable.append(set(host.unstable()))
+    assert unstable[1] <= unstable[0]
+
+    whole = modern.json("build", "--engine", "patched-no-cutoff")
+    assert (whole["engine"], whole["reinferred"]) == ("patched-no-cutoff", 0)
+    assert modern.julia(whole["image"], program) == '("made", "otherwise")otherwisea'
+    assert modern.julia(whole["image"], PLACES).split()[0] != before[0]
+
+
 def test_the_hosts_image_is_made_anew(modern: Modern, tmp_path: Path) -> None:
     """Making it leaves tables of the base image behind that nothing has any more, and that refer to what is no more."""
     base = PatchedBuilder(Checkout(modern.root), modern.storage, lambda step, seconds: None).base

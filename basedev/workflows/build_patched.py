@@ -10,12 +10,12 @@ from typing import Any
 
 from ..adopted import remember
 from ..checkout import Checkout
-from ..choice import image_id
+from ..choice import PATCHED_WITHOUT_CUTOFF, image_id
 from ..commits import CommitCheckout
 from ..difference import compare
 from ..engines import Progress
 from ..engines.patched.baseimage import BaseImage, make_base_image, record_base
-from ..engines.patched.host_program import Host
+from ..engines.patched.host_program import Host, Kept
 from ..engines.patched.layer import prepared
 from ..engines.patched.limits import check, check_difference
 from ..engines.patched.makefile import make, make_aside, make_runtime
@@ -74,7 +74,7 @@ class PatchedBuilder(ImageBuilder):
 
     base: BaseImage
     chained = PATCHED
-    engines = (PATCHED, FULL)
+    engines = (PATCHED, PATCHED_WITHOUT_CUTOFF, FULL)
 
     def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:
         super().__init__(checkout, storage, progress)
@@ -144,13 +144,16 @@ class PatchedBuilder(ImageBuilder):
             with self._host() as host:
                 revision = self._revise(sources, host)
                 result.invalidated = host.invalidated
-            revised = time.monotonic()
-            layer = make_layer(revision.steps, self.progress)
+                revised = time.monotonic()
+                kept = host.kept(revision.steps) if engine == PATCHED else Kept()
+            result.reinferred, result.no_cutoff_reason = kept.inferred, kept.no_cutoff_reason
+            inferred = time.monotonic()
+            layer = make_layer(revision.steps, kept, self.progress)
             result.engine, result.definitions = engine, revision.definitions
             result.linker = layer.linker
             if any(isinstance(step, Move) for step in revision.steps):
                 result.old_lines_reason = OLD_LINES
-            result.timings = {"revise": revised - begin, **layer.timings}
+            result.timings = {"revise": revised - begin, "infer": inferred - revised, **layer.timings}
             self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:

@@ -122,6 +122,70 @@ int jl_ci_is_kept(jl_code_instance_t *ci)
     return jl_ci_has_image_code(ci);
 }
 
+// How a function is called: as `jl_get_function_id` has it for those without one that unpacks arguments, otherwise 0.
+static int32_t convention_of(jl_callptr_t invoke)
+{
+    return invoke == jl_fptr_args_addr ? -1 : invoke == jl_fptr_sparam_addr ? -2 :
+        invoke == jl_f_opaque_closure_call_addr ? -4 : 0;
+}
+
+typedef struct {
+    jl_code_instance_t *code;
+    uint32_t from, to; // 1-based indexes in the table of functions; `to` is 0 until it is known
+    int32_t convention;
+} chained_jump_t;
+
+static chained_jump_t *chained_jumps;
+static size_t chained_jumps_count;
+
+void jl_succeed_image_code(jl_code_instance_t *old, jl_code_instance_t *code)
+{
+    jl_value_t *pairs[] = {(jl_value_t*)old, (jl_value_t*)code, old->def, code->def};
+    for (size_t i = 0; i < image_chain.gvars; i++) {
+        jl_value_t **slot = (jl_value_t**)sysimg_gvars(chained_image.gvars_base, chained_image.gvars_offsets, i);
+        for (size_t pair = 0; pair < 4; pair += 2) {
+            if (*slot == pairs[pair])
+                *slot = pairs[pair + 1];
+        }
+    }
+    if (!jl_ci_has_image_code(old))
+        return;
+    chained_jump_t jump = {code, jl_image_fvar_id(jl_atomic_load_relaxed(&old->specptr.fptr)), 0,
+                           convention_of(jl_atomic_load_relaxed(&old->invoke))};
+    chained_jumps = (chained_jump_t*)realloc_s(chained_jumps, (chained_jumps_count + 1) * sizeof(jump));
+    chained_jumps[chained_jumps_count++] = jump;
+}
+
+static void note_jumps_to(jl_code_instance_t *code, int32_t invoke_id, int32_t specptr_id)
+{
+    for (size_t i = 0; i < chained_jumps_count; i++) {
+        if (chained_jumps[i].code == code && chained_jumps[i].convention == (invoke_id > 0 ? 0 : invoke_id))
+            chained_jumps[i].to = specptr_id;
+    }
+}
+
+// Adds to a file beside the archive, for each, the numbers in the names of the two functions, `jlfv_<number>`.
+static void write_jumps(void)
+{
+    if (chained_jumps_count == 0)
+        return;
+    char path[JL_PATH_MAX];
+    snprintf(path, sizeof(path), "%s.jumps", jl_options.outputo);
+    FILE *file = fopen(path, "w");
+    int written = file != NULL;
+    for (size_t i = 0; i < chained_jumps_count; i++) {
+        if (chained_jumps[i].to == 0) {
+            jl_safe_printf("ERROR: nothing was compiled to succeed function %u\n", chained_jumps[i].from - 1);
+            exit(1);
+        }
+        written = written && fprintf(file, "%u %u\n", chained_jumps[i].from - 1, chained_jumps[i].to - 1) > 0;
+    }
+    if (!written || fclose(file) != 0) {
+        jl_safe_printf("ERROR: cannot write %s\n", path);
+        exit(1);
+    }
+}
+
 static int fvar_is_taken(ios_t *fptr_record, uint32_t id)
 {
     return fptr_record->size >= id * sizeof(void*) && ((uintptr_t*)fptr_record->buf)[id - 1] != 0;
@@ -135,6 +199,7 @@ static void chained_function_ids(ios_t *fptr_record, jl_code_instance_t *ci, int
             *invoke_id += image_chain.fvars;
         if (*specptr_id > 0)
             *specptr_id += image_chain.fvars;
+        note_jumps_to(ci, *invoke_id, *specptr_id);
         return;
     }
     if (!jl_ci_has_image_code(ci))
@@ -144,14 +209,8 @@ static void chained_function_ids(ios_t *fptr_record, jl_code_instance_t *ci, int
     if (fvar_is_taken(fptr_record, spec))
         return;
     jl_callptr_t invoke = jl_atomic_load_relaxed(&ci->invoke);
-    int32_t id;
-    if (invoke == jl_fptr_args_addr)
-        id = -1;
-    else if (invoke == jl_fptr_sparam_addr)
-        id = -2;
-    else if (invoke == jl_f_opaque_closure_call_addr)
-        id = -4;
-    else {
+    int32_t id = convention_of(invoke);
+    if (id == 0) {
         id = jl_image_fvar_id((void*)invoke);
         if (id == 0 || (uint32_t)id >= spec || fvar_is_taken(fptr_record, id))
             return;

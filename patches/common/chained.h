@@ -31,6 +31,10 @@ JL_DLLEXPORT int jl_ci_has_image_code(jl_code_instance_t *ci) JL_NOTSAFEPOINT;
 // now on?
 JL_DLLEXPORT int jl_ci_is_kept(jl_code_instance_t *ci) JL_NOTSAFEPOINT;
 
+// Has native code of the running image that calls or holds `old` come to `code` instead, which is called in the same way, in the
+// image that is written.
+JL_DLLEXPORT void jl_succeed_image_code(jl_code_instance_t *old, jl_code_instance_t *code);
+
 // What stands at a place of the heap's stream, in which there is only room for it.
 typedef struct {
     size_t place;

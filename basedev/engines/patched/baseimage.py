@@ -36,7 +36,7 @@ ARCHIVE = "usr/lib/julia/sys-o.a"
 LOADED = "usr/lib/julia/sysbase-o.a"
 """What `make` makes by loading all sources, and anew where one of them is newer (`sysimage.mk`)."""
 
-PROGRAM = (SCRIPT, SCRIPT.with_name("census.jl"))
+PROGRAM = (SCRIPT, SCRIPT.with_name("census.jl"), SCRIPT.with_name("cutoff.jl"))
 """What the host's image has in it, and takes the census: its digests are compared with those that it gives later."""
 
 BOOT = "base/boot.jl"

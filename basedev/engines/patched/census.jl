@@ -499,9 +499,17 @@ end
 
 function is_other(@nospecialize(object))
     type = object isa Method ? object.sig : object.specTypes
-    any(signature -> meet(type, signature), CHANGED) && return true
+    meets_changed(type) && return true
     object isa Method && return false
     return any(code -> BEGUN[1] <= code.max_world < typemax(UInt), codes_of(object))
+end
+
+# Whether a call may be of a method that the steps define, replace or delete. A closure would be compiled for each type.
+function meets_changed(@nospecialize(type))
+    for signature in CHANGED
+        meet(type, signature) && return true
+    end
+    return false
 end
 
 # Whether a call may be one of both signatures.

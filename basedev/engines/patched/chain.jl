@@ -1,11 +1,11 @@
 # Performs a revision in the process that writes a chained image (--output-o), and leaves what the image is to have.
-# `STEPS` come before this text, which `layer.py` puts into a module that nothing refers to. No method is defined here, no
+# `STEPS` and `KEPT` come before this text, which `layer.py` puts into a module that nothing refers to. No method is defined here, no
 # name is found by way of a `using`, which its module would note, and all is interpreted: so nothing of it gets into the
 # image.
 Base.Experimental.@compiler_options compile=min
 
-const var"<=", var"<", var"==", var"!", var"+", var"-", var"*", var":" =
-    Base.:<=, Base.:<, Base.:(==), Base.:!, Base.:+, Base.:-, Base.:*, Base.:(:)
+const var"<=", var"<", var"==", var"!=", var"!", var"+", var"-", var"*", var":" =
+    Base.:<=, Base.:<, Base.:(==), Base.:(!=), Base.:!, Base.:+, Base.:-, Base.:*, Base.:(:)
 const var"===", isa, Any, Symbol, Int32 = Core.:(===), Core.isa, Core.Any, Core.Symbol, Core.Int32
 
 invalidated = ccall(:jl_debug_method_invalidation, Any, (Int32,), 1)
@@ -243,13 +243,6 @@ if documents
     end
 end
 
-# What had native code gets it again.
-for one in invalidated
-    if one isa Core.MethodInstance && one.def isa Core.Method
-        Base.precompile(one.specTypes)
-    end
-end
-
 # What the last step of Julia's own build leaves behind (contrib/generate_precompile.jl).
 Base.CoreLogging._min_enabled_level[] = log_level
 Base.PROGRAM_FILE = ""
@@ -261,3 +254,90 @@ Base.empty!(Base.LOAD_PATH)
 Base.empty!(Base.DEPOT_PATH)
 Base.empty!(Base.TOML_CACHE.d)
 Base.TOML.reinit!(Base.TOML_CACHE.p, "")
+
+# What early cutoff keeps (cutoff.jl) is valid again; whatever else had native code gets it again. Nothing else is called
+# from here on: native code in this process still calls what was compiled before the revision.
+world = Base.get_world_counter()
+numbers = Base.convert(Base.Ptr{Core.Int}, Base.pointer(KEPT))  # each list behind its length
+begins = Base.reinterpret(Core.Int, Base.pointer_from_objref(Core.CodeInstance))
+kept, kept_instances, stale, succeeded = Any[], Base.IdSet{Any}(), Any[], Any[]
+at, list_end = 2, 1 + 4 * Base.unsafe_load(numbers, 1)
+while at < Base.div(Base.sizeof(KEPT), 8)
+    code = Base.unsafe_pointer_to_objref(Base.reinterpret(Base.Ptr{Core.Cvoid}, begins + Base.unsafe_load(numbers, at)))
+    if !(isa(code, Core.CodeInstance) && code.def.specTypes.hash == Base.unsafe_load(numbers, at + 1))
+        Base.error("what early cutoff keeps is not in this image")
+    end
+    if list_end < at
+        Base.push!(succeeded, code)
+        global at = at + 2
+        continue
+    end
+    Core.setfield!(code, :max_world, Base.typemax(Core.UInt), :monotonic)
+    Core.setfield!(code, :ipo_purity_bits, Base.convert(Core.UInt32, Base.unsafe_load(numbers, at + 2)), :monotonic)
+    Base.push!(kept, code)
+    Base.push!(kept_instances, code.def)
+    if Base.unsafe_load(numbers, at + 3) == 1
+        Base.push!(stale, code)
+    end
+    global at = at + 4
+end
+
+for one in invalidated
+    if isa(one, Core.MethodInstance) && isa(one.def, Core.Method) && !Base.in(one, kept_instances)
+        Base.precompile(one.specTypes)
+    end
+end
+
+# Native code that stays comes to what took the place of what it calls.
+for old in succeeded
+    match = Base.only(Base._methods_by_ftype(old.def.specTypes, -1, world))
+    instance = Base.Compiler.specialize_method(match)
+    ccall(:jl_compile_method_instance, Core.Cvoid, (Any, Base.Ptr{Core.Cvoid}, Core.UInt), instance, Base.C_NULL, world)
+    code = instance.cache
+    while !(code.owner === Core.nothing && code.min_world <= world <= code.max_world)
+        code = code.next
+    end
+    if code.rettype != old.rettype || Base.isdefined(code, :rettype_const) != Base.isdefined(old, :rettype_const)
+        Base.error("what takes the place of a function is called in another way: ", instance)
+    end
+    Core.setfield!(code, :precompile, true, :monotonic)
+    ccall(:jl_succeed_image_code, Core.Cvoid, (Any, Any), old, code)
+end
+
+# Edges are of what there is now, and lead back.
+for code in stale
+    edges = Any[]
+    for edge in code.edges
+        instance = isa(edge, Core.CodeInstance) ? edge.def : edge
+        method = isa(instance, Core.MethodInstance) ? instance.def : instance
+        if isa(method, Core.Method)
+            match = Core.nothing
+            for one in Base._methods_by_ftype(method.sig, -1, world)
+                if one.method.sig == method.sig
+                    match = one.method
+                    break
+                end
+            end
+            if isa(instance, Core.MethodInstance) && !(match === method)
+                instance = Base.Compiler.specialize_method(match, instance.specTypes, instance.sparam_vals)
+            end
+            if isa(edge, Core.CodeInstance) && (!(match === method) || edge.max_world != Base.typemax(Core.UInt))
+                edge = instance
+                present = Base.isdefined(instance, :cache) ? instance.cache : Core.nothing
+                while isa(present, Core.CodeInstance)
+                    if present.owner === Core.nothing && present.min_world <= world <= present.max_world
+                        edge = present
+                    end
+                    present = Base.isdefined(present, :next) ? present.next : Core.nothing
+                end
+            elseif !(match === method)
+                edge = isa(edge, Core.Method) ? match : instance
+            end
+        end
+        Base.push!(edges, edge)
+    end
+    Core.setfield!(code, :edges, Core.svec(edges...), :release)
+end
+for code in kept
+    Base.Compiler.store_backedges(code, code.edges)
+end

@@ -23,6 +23,12 @@
 #   documented COUNT                   and then statements that document: a digest of the docstrings that these make
 #   users LENGTH LENGTH                and then a module and a name: in which modules it stands for the same
 #   left LENGTH LENGTH                 after a trial that bound a name to something else: what has still what it was
+#   kept                               after a trial, as the last request: {"reason", "kept", "succeeded", "inferred"}: of what
+#                                      it ended, what stays valid (where it is in the base image's heap, the hash of its
+#                                      types, its effects, whether an edge of it is past), and what that calls and is another
+#                                      now; or why nothing stays
+#   unstable                           the argument types of all that has native code and comes out otherwise when it is
+#                                      inferred once more
 #   native                             the argument types of all that has native code in the image
 #   facts                              {"version", "files": [[module, path]...]}: what the image was made from
 #
@@ -773,6 +779,7 @@ function emptied(steps)
 end
 
 include("census.jl")
+include("cutoff.jl")
 
 function native()
     found = Any[]
@@ -829,6 +836,10 @@ function answer(requests, request)
     elseif kind in ("users", "left")
         m, name = (String(read(requests, parse(Int, length))) for length in rest)
         json(io, (kind == "users" ? modules_with : left_behind)(find_module(m), Symbol(name)))
+    elseif kind == "kept"
+        json(io, kept())
+    elseif kind == "unstable"
+        json(io, unstable())
     elseif kind == "native"
         json(io, native())
     elseif kind == "facts"
@@ -855,6 +866,7 @@ end
 function rehearse(file)
     push!(COMPILERS, Tuple{typeof(rehearse),Nothing})  # what nobody calls
     used_by_compiler()
+    note_farthest()
     open(requests -> open(answers -> serve(requests, answers), "/dev/null", "w"), file)
     foreach(empty!, (WORLD, BEGUN, CHANGED, COMPILERS, COMPILERS_FILES, ALL_METHODS, GENERATED, GIVEN, BOUND, TYPE_TEXTS))
 end

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -103,6 +105,28 @@ def _defining(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if isinstance(step, Evaluate | Delete | Unbind)]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What early cutoff found (`cutoff.jl`). A CodeInstance is its distance in bytes from the type CodeInstance, in the
+    heap of the base image, and the hash of its arguments' types."""
+
+    code: Sequence[tuple[int, int, int, bool]] = ()
+    """Each CodeInstance that stays valid, its effects, and whether an edge of it is to be replaced."""
+    succeeded: Sequence[tuple[int, int]] = ()
+    """CodeInstances of which native code has to come to what took their place."""
+    inferred: int = 0
+    """How many were inferred anew for that."""
+    no_cutoff_reason: str | None = None
+
+    def encoded(self) -> bytes:
+        """For the program that writes an image (`chain.jl`): two lists of numbers, the first behind its length."""
+        numbers = [
+            len(self.code),
+            *(int(one) for part in (self.code, self.succeeded) for entry in part for one in entry),
+        ]
+        return array("q", numbers).tobytes()
+
+
 class Host:
     """Answers what `revise` asks about one image. Use as a context manager: leaving it ends all its processes."""
 
@@ -149,6 +173,10 @@ class Host:
     def native_signatures(self) -> list[str]:
         """The argument types of everything with native code in the image."""
         return list(self._asked.ask(b"native\n"))
+
+    def unstable(self) -> list[str]:
+        """The argument types of what has native code and comes out otherwise when it is inferred once more."""
+        return list(self._asked.ask(b"unstable\n"))
 
     def parse_all(self, texts: Sequence[bytes], *, check: bool = True) -> list[list[dict[str, Any]]]:
         """The statements of several source texts; each is read as a whole too, to see that none got lost."""
@@ -265,6 +293,13 @@ class Host:
             if left := process.ask(*_about_name("left", module, name)):
                 one = min(pretty(one) if one.startswith("Tuple{") else one for one in left)
                 raise NeedsFullRebuild(f"{module}.{name} is not what it was, and {one} has that")
+
+    def kept(self, steps: Sequence[Step]) -> Kept:
+        """What stays valid of the code that the steps end. To be asked last."""
+        if any(isinstance(step, Evaluate) and "max_methods" in step.text for step in steps):
+            return Kept(no_cutoff_reason="inference may look at fewer methods")
+        answer = self._trial(_defining(steps))[1].ask(b"kept\n")
+        return Kept(answer["kept"], answer["succeeded"], answer["inferred"], answer["reason"])
 
     def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
         """What each statement gives after the steps: a digest, or "error: " and the message."""

@@ -51,5 +51,6 @@ def _requests(census: Path) -> bytes:
             *(b"trial %d\n" % len(steps), *encode(steps)),
             *(b"affected %d\n" % len(path), path),
             *(b"results %d\n" % len(STATEMENTS), *encode(STATEMENTS)),
+            b"kept\n",
         )
     )

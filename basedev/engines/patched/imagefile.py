@@ -12,6 +12,7 @@ from ... import link, process
 from ...behind import PAGE, fill_room, write_room
 from ...errors import NeedsFullRebuild, SetupError
 from ...revision import Delete, Evaluate, Move, Step, Unbind, Undocument, Unlog
+from .jumps import write_jumps
 
 SCRIPT = Path(__file__).with_name("chain.jl")
 
@@ -91,6 +92,8 @@ def link_image(output: Path, code: Path, archive: Path, julia: Path, work: Path)
     command += ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive", code, work / "room.o"]
     command += [f"-L{libraries}/julia", f"-L{libraries}", "-ljulia-internal", "-ljulia"]
     process.run(command, env={"TMPDIR": str(work)})
+    if (jumps := archive.with_name(f"{archive.name}.jumps")).exists():
+        write_jumps(output, jumps)
     fill_room(output, HEAP, heap, begin)
 
 
@@ -110,11 +113,13 @@ def _begin_heap(archive: Path, code: Path) -> None:
         file.truncate(_heap_begins(code))
 
 
-def program(steps: Sequence[Step]) -> str:
-    """A revision as a program that performs it, to be evaluated in a module without names."""
+def program(steps: Sequence[Step], kept: Path | None = None) -> str:
+    """A revision as a program that performs it, to be evaluated in a module without names. `kept` is a file with what
+    early cutoff keeps (`Kept`)."""
     lines = [ROOTS, "const STEPS = Core.Any["]
     lines += [f"    ({', '.join(words)})," for words in map(_words, steps) if words]
-    return "\n".join([*lines, "]", "", SCRIPT.read_text()])
+    lines += ["]", f"const KEPT = {f'Base.read({literal(os.fspath(kept))})' if kept else 'Base.fill(0, 1)'}"]
+    return "\n".join([*lines, "", SCRIPT.read_text()])
 
 
 def _words(step: Step) -> list[str]:

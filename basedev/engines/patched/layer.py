@@ -12,6 +12,7 @@ from ... import link
 from ...revision import Step
 from .. import Progress
 from .baseimage import BaseImage
+from .host_program import Kept
 from .imagefile import link_image, program, waiting_writer
 
 SECONDS = 8.0
@@ -27,15 +28,16 @@ class Layer:
 
 
 @contextmanager
-def prepared(base: BaseImage, julia: Path, made: Path) -> Iterator[Callable[[Sequence[Step], Progress], Layer]]:
+def prepared(base: BaseImage, julia: Path, made: Path) -> Iterator[Callable[[Sequence[Step], Kept, Progress], Layer]]:
     """Starts what makes images on `base`, and gives what evaluates the steps of a revision there, and links the image
     `made/sys.so`."""
     work = made / "work"
     work.mkdir()
-    revision, archive = work / "revision.jl", work / "new.a"
+    revision, archive, file = work / "revision.jl", work / "new.a", work / "kept"
 
-    def make(steps: Sequence[Step], progress: Progress) -> Layer:
-        revision.write_bytes(program(steps).encode("utf-8", "surrogateescape"))
+    def make(steps: Sequence[Step], kept: Kept, progress: Progress) -> Layer:
+        file.write_bytes(kept.encoded())
+        revision.write_bytes(program(steps, file).encode("utf-8", "surrogateescape"))
         begin = time.monotonic()
         progress("evaluating definitions, compiling and writing the heap", SECONDS)
         write()
