@@ -22,7 +22,7 @@ static struct {
     int descriptor;     // of the file, and where in it that is
     size_t offset;
     char *loaded;       // a copy of the objects as they were loaded; NULL where all of the heap is to be written
-    uint8_t *reached;   // a bit for each 16 bytes: whether the last full garbage collection came to the object there
+    uint8_t *reached;   // a bit for each 16 bytes: whether the object there was marked when all marks were last taken away
 } image_heap;
 
 static htable_t written_again;      // object of the image => where it ends
@@ -115,7 +115,7 @@ static inline int is_in_heap(const void *object)
         (uintptr_t)object - (uintptr_t)image_heap.memory < image_heap.constants + image_heap.constants_size;
 }
 
-// What nothing refers to any more may refer to what is no more. To be called in a full garbage collection.
+// What nothing refers to any more may refer to what is no more. To be called before an object's mark is taken away.
 static inline void note_reached(const jl_taggedvalue_t *tagged)
 {
     if (!is_in_heap(tagged))
@@ -128,8 +128,12 @@ static inline void note_reached(const jl_taggedvalue_t *tagged)
         image_heap.reached[number / 8] &= ~bit;
 }
 
+// Whether the last garbage collections came to an object. Marks are taken away by a full sweep, and the collection after that
+// finds what is reached: even one that was asked to be full sweeps in full first, so that its marks are there afterwards.
 static int is_reached(size_t tag)
 {
+    if (jl_astaggedvalue(jl_base_module)->bits.gc & GC_MARKED)
+        return ((jl_taggedvalue_t*)(image_heap.memory + tag))->bits.gc & GC_MARKED;
     return image_heap.reached[tag / 128] >> tag / 16 % 8 & 1;
 }
 
