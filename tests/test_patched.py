@@ -230,6 +230,33 @@ def test_lines_of_what_an_edited_function_made(modern: Modern) -> None:
     assert modern.julia(modern.chain()["image"], program).split() == list(map(str, expected))
 
 
+QUOTED = """
+function quoted(part, file)
+    part isa LineNumberNode && part.file === Symbol(file) && print(part.line, ' ')
+    part isa Expr && foreach(one -> quoted(one, file), part.args)
+    part isa QuoteNode && quoted(part.value, file)
+end
+loop(name) = Expr(:macrocall, name, LineNumberNode(1), Meta.parse("for i in 1:2\\n i\\n end"))
+"""
+"""Prints the lines of a file in code."""
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("base/simdloop.jl", 'macroexpand(Main, loop(Symbol("@simd")))'),  # with native code, which has lines
+        ("base/threadingconstructs.jl", 'macroexpand(Main, loop(:(Threads.var"@threads")))'),
+    ],
+)
+def test_lines_in_quoted_code_that_moved(modern: Modern, path: str, code: str) -> None:
+    program = f"{QUOTED}\nquoted({code}, {json.dumps(path.removeprefix('base/'))})"
+    before = modern.julia(modern.root / SYSIMAGE, program).split()
+    modern.prepend(path, "#\n#\n")
+    after = modern.julia(modern.chain()["image"], program).split()
+    assert len(before) > 5
+    assert after == [str(int(line) + 2) for line in before]
+
+
 ENUM = "    blk.head = :toplevel\n    return blk\n"
 """How `@enum` ends, which LinearAlgebra uses."""
 
