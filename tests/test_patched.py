@@ -272,6 +272,18 @@ def test_macro_that_a_standard_library_uses(modern: Modern) -> None:
     assert text == "@enum BlasFunction SYRK HERK GEMM SYMM HEMM NONENONE[3.0, 7.0]"
 
 
+def test_macro_that_its_own_file_uses(modern: Modern) -> None:
+    file, begin, end = "base/deprecated.jl", ":($(esc(old)) = begin\n", "$(esc(new))\n              end)"
+    modern.edit(file, begin, f"replace_linenums!({begin}")
+    modern.edit(file, end, f"{end}, __source__)")
+    [line] = [
+        number
+        for number, text in enumerate((modern.root / file).read_text().splitlines(), 1)
+        if text.startswith("@deprecate BigFloat(x::Real, prec::Int) ")
+    ]
+    assert modern.julia(modern.chain()["image"], "print(which(BigFloat, (Real, Int)).line)") == str(line)
+
+
 def test_macros_imports_and_exports(modern: Modern) -> None:
     modern.edit(
         "base/cartesian.jl", "Expr(:escape, Expr(:ref, A, vars...))", "Expr(:escape, Expr(:ref, Any[A, vars...]...))"
