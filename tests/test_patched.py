@@ -23,7 +23,7 @@ from basedev.commits import CommitCheckout
 from basedev.difference import FileDifference, Replacement
 from basedev.elf import ImageSymbols
 from basedev.engines.patched import imagefile
-from basedev.engines.patched.census import KeptCensus, runs
+from basedev.engines.patched.census import FOREIGN, KeptCensus, foreign_macros, runs
 from basedev.engines.patched.limits import check_difference
 from basedev.engines.patched.makefile import make
 from basedev.engines.patched.runtime import Runtime
@@ -561,6 +561,17 @@ def test_docstrings_of_what_is_not_defined_there_are_chained() -> None:
     documented = [statement(tree, Literal("s", "Tells.")) for tree in (signature, keyword)]
     replacements = [Replacement("x.jl", one) for one in documented]
     check_difference("x.jl", FileDifference(removed=documented, evaluated=replacements))
+
+
+def test_macros_in_sources_that_are_not_the_checkouts(tmp_path: Path) -> None:
+    (tmp_path / FOREIGN / "src").mkdir(parents=True)
+    (tmp_path / FOREIGN / "src/a.jl").write_text("@deprecate f(x) g(x)\n@KSet_str")
+    path, line, step = foreign_macros(tmp_path)
+    entries = [CensusEntry(path, line, step.module, step.line, step.text, "0" * 16)]
+    census = KeptCensus(tmp_path / "none", entries, None, 0, {})
+    census.check_failing([], {"deprecate", "@KSet", "KSet_str"})
+    with pytest.raises(NeedsFullRebuild, match="`@KSet_str @deprecate` in base/JuliaSyntax:1 may have been computed"):
+        census.check_failing([], {"@deprecate"})
 
 
 def test_statements_that_cannot_be_evaluated_again(tmp_path: Path) -> None:
