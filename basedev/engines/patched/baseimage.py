@@ -28,7 +28,7 @@ from .host_program import SCRIPT, Host
 from .hostimage import NAME, make_host_image
 from .runtime import Runtime
 
-CONTENTS = "5"
+CONTENTS = "6"
 """Another one when another thing is noted of a base image."""
 
 ARCHIVE = "usr/lib/julia/sys-o.a"
@@ -202,8 +202,9 @@ def _take_census(root: Path, sources: Sources, recorded: dict[str, Any], host: H
     parsed = {path: statements(answer, text, path) for path, text, answer in answers}
     computing, others = statements_of(parsed, files)
     gave = host.census([step for _, _, step in (*computing, *others)], made / RECORD)
-    others.append(foreign_macros(root))
-    keep(made, computing, others, [*gave, "error: not the checkout's"], documenting(parsed, files))
+    foreign = foreign_macros(root)
+    gave += ["error: it is not the checkout's"] * len(foreign)
+    keep(made, computing, [*others, *foreign], gave, documenting(parsed, files))
     return len(computing)
 
 

@@ -99,11 +99,12 @@ def statements_of(
     return computing, others
 
 
-def foreign_macros(root: Path) -> tuple[str, int, Evaluate]:
-    """What a census has of `FOREIGN`: the macros that stand there, as a statement that can't be evaluated again."""
+def foreign_macros(root: Path) -> list[tuple[str, int, Evaluate]]:
+    """What a census has of `FOREIGN`: each macro that stands there, as a statement that can't be evaluated again."""
     texts = [path.read_bytes().decode("utf-8", "replace") for path in sorted((root / FOREIGN / "src").rglob("*.jl"))]
-    names = sorted({name for text in texts for name in re.findall(r"(?<![\w@])@\w+", text)})
-    return FOREIGN, 1, Evaluate("Base", FOREIGN, 1, " ".join(names))
+    texts = [re.sub(r"(?m)^\s*#.*$", "", text) for text in texts]
+    names = {name for text in texts for name in re.findall(r"(?<![\w@])@\w+", text)}
+    return [(FOREIGN, 1, Evaluate("Base", FOREIGN, 1, name)) for name in sorted(names)]
 
 
 def documenting(parsed: Mapping[str, list[Statement]], files: Mapping[str, SourceFile]) -> Iterator[Evaluate]:
