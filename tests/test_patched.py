@@ -23,13 +23,13 @@ from basedev.commits import CommitCheckout
 from basedev.difference import FileDifference, Replacement
 from basedev.elf import ImageSymbols
 from basedev.engines.patched import imagefile
-from basedev.engines.patched.census import KeptCensus, runs
+from basedev.engines.patched.census import FOREIGN, KeptCensus, foreign_macros, runs
 from basedev.engines.patched.host_program import Host
 from basedev.engines.patched.hostimage import STATEMENTS, make_host_image
 from basedev.engines.patched.limits import check_difference
 from basedev.engines.patched.makefile import make
 from basedev.engines.patched.runtime import Runtime
-from basedev.errors import NeedsFullRebuild, UserCodeError
+from basedev.errors import NeedsFullRebuild, SetupError, UserCodeError
 from basedev.places import SYSIMAGE
 from basedev.storage import Storage, file_digest
 from basedev.syntax import Literal, Statement, Tree
@@ -232,6 +232,33 @@ def test_lines_of_what_an_edited_function_made(modern: Modern) -> None:
     assert modern.julia(modern.chain()["image"], program).split() == list(map(str, expected))
 
 
+QUOTED = """
+function quoted(part, file)
+    part isa LineNumberNode && part.file === Symbol(file) && print(part.line, ' ')
+    part isa Expr && foreach(one -> quoted(one, file), part.args)
+    part isa QuoteNode && quoted(part.value, file)
+end
+loop(name) = Expr(:macrocall, name, LineNumberNode(1), Meta.parse("for i in 1:2\\n i\\n end"))
+"""
+"""Prints the lines of a file in code."""
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("base/simdloop.jl", 'macroexpand(Main, loop(Symbol("@simd")))'),  # with native code, which has lines
+        ("base/threadingconstructs.jl", 'macroexpand(Main, loop(:(Threads.var"@threads")))'),
+    ],
+)
+def test_lines_in_quoted_code_that_moved(modern: Modern, path: str, code: str) -> None:
+    program = f"{QUOTED}\nquoted({code}, {json.dumps(path.removeprefix('base/'))})"
+    before = modern.julia(modern.root / SYSIMAGE, program).split()
+    modern.prepend(path, "#\n#\n")
+    after = modern.julia(modern.chain()["image"], program).split()
+    assert len(before) > 5
+    assert after == [str(int(line) + 2) for line in before]
+
+
 ENUM = "    blk.head = :toplevel\n    return blk\n"
 """How `@enum` ends, which LinearAlgebra uses."""
 
@@ -245,6 +272,14 @@ def test_macro_that_a_standard_library_uses(modern: Modern) -> None:
     program += "; print(readlines(string(m.file))[m.line], LinearAlgebra.BlasFlag.NONE, [1.0 2; 3 4] * [1.0, 1])"
     text = modern.julia(built["image"], program)
     assert text == "@enum BlasFunction SYRK HERK GEMM SYMM HEMM NONENONE[3.0, 7.0]"
+
+
+def test_macro_that_juliasyntax_uses(modern: Modern) -> None:
+    file, begin, end = "base/deprecated.jl", ":($(esc(old)) = begin\n", "$(esc(new))\n              end)"
+    modern.edit(file, begin, f"replace_linenums!({begin}")
+    modern.edit(file, end, f"{end}, __source__)")
+    plan = modern.json("status")
+    assert plan["full_rebuild_reason"].startswith("`@deprecate` in base/JuliaSyntax:1 may have been computed")
 
 
 def test_macros_imports_and_exports(modern: Modern) -> None:
@@ -316,7 +351,8 @@ def test_handlers_of_errors_stay_in_order(modern: Modern) -> None:
     expected = [
         one.removeprefix(begin).removesuffix(end) for one in lines if one.startswith(begin) and one.endswith(end)
     ]
-    program = "for one in Base.Experimental._hint_handlers[MethodError]; println(nameof(one)); end"
+    program = "all = Base.Experimental._hint_handlers; key = keytype(all) === Type ? MethodError : MethodError.name"
+    program += "; for one in all[key]; println(nameof(one isa Tuple ? one[2] : one)); end"
     assert modern.julia(built["image"], program).split() == expected
     program = 'print(length(Base.Experimental._hint_handlers), sprint(showerror, MethodError(+, ("a", "b"))))'
     told = modern.julia(built["image"], program)
@@ -525,6 +561,19 @@ def test_docstrings_of_what_is_not_defined_there_are_chained() -> None:
     check_difference("x.jl", FileDifference(removed=documented, evaluated=replacements))
 
 
+def test_macros_in_sources_that_are_not_the_checkouts(tmp_path: Path) -> None:
+    (tmp_path / FOREIGN / "src").mkdir(parents=True)
+    (tmp_path / FOREIGN / "src/a.jl").write_text("# as @enum\n@deprecate f(x) g(x)\n@KSet_str")
+    entries = [
+        CensusEntry(path, line, step.module, step.line, step.text, "0" * 16)
+        for path, line, step in foreign_macros(tmp_path)
+    ]
+    census = KeptCensus(tmp_path / "none", entries, None, 0, {})
+    census.check_failing([], {"deprecate", "@KSet", "KSet_str", "@enum"})
+    with pytest.raises(NeedsFullRebuild, match="`@deprecate` in base/JuliaSyntax:1 may have been computed"):
+        census.check_failing([], {"@deprecate"})
+
+
 def test_statements_that_cannot_be_evaluated_again(tmp_path: Path) -> None:
     entries = [
         CensusEntry("base/a.jl", 3, "Base", 3, "const A = first_of(list)", "0" * 16),
@@ -627,6 +676,16 @@ def test_an_edited_runtime_is_told(modern: Modern) -> None:
     assert (plan["status"], plan["runtime_reason"], plan["full_rebuild_reason"]) == ("rebuild", None, other)
     modern.restore()
     assert modern.json("status")["runtime_reason"] is None
+
+
+def test_sources_that_make_generates(modern: Modern) -> None:
+    modern.append("base/build_h.jl", "")  # where the checkout is, in one that was copied
+    modern.append("base/version_git.jl", "\n")
+    builder = PatchedBuilder(Checkout(modern.root), modern.storage, lambda step, seconds: None)
+    with pytest.raises(SetupError, match="make generated sources anew"):
+        builder.reference()
+    generated = modern.root / "base/version_git.jl"
+    assert generated.read_bytes() == modern.before[generated][0]
 
 
 def tree_of_runtime(root: Path) -> None:

@@ -18,7 +18,7 @@ from ..engines.patched.baseimage import BaseImage, make_base_image, record_base
 from ..engines.patched.host_program import Host, Kept
 from ..engines.patched.layer import prepared
 from ..engines.patched.limits import check, check_difference
-from ..engines.patched.makefile import make, make_aside, make_runtime
+from ..engines.patched.makefile import make, make_aside, make_generated, make_runtime
 from ..engines.patched.runtime import Runtime
 from ..errors import NeedsFullRebuild, SetupError
 from ..places import SYSIMAGE
@@ -179,6 +179,9 @@ class PatchedBuilder(ImageBuilder):
     def _make_aside(self, sources: Sources, result: Result) -> None:
         begin = time.monotonic()
         commit = self.checkout.commit
+        make_generated(self.checkout.root)
+        if self.checkout.sources(sources).id != sources.id:
+            raise SetupError("make generated sources anew, as for another commit or place: run basedev verify again")
         self.progress("the checkout's own make, of the same sources (a quarter of an hour)", MAKE)
         with self.storage.staging("make") as made:
             changes = ChangeSet.between(self.base.sources, sources)

@@ -22,6 +22,7 @@ static struct {
     int descriptor;     // of the file, and where in it that is
     size_t offset;
     char *loaded;       // a copy of the objects as they were loaded; NULL where all of the heap is to be written
+    uint8_t *reached;   // a bit for each 16 bytes: whether the object there was marked when all marks were last taken away
 } image_heap;
 
 static htable_t written_again;      // object of the image => where it ends
@@ -105,6 +106,7 @@ static void note_restored_image(jl_image_buf_t buf)
     image_heap.functions_size = read_section(buf.data, &position, 8, &image_heap.functions);
     image_heap.loaded = (char*)malloc_s(image_heap.data_size);
     memcpy(image_heap.loaded, buf.data, image_heap.data_size);
+    image_heap.reached = (uint8_t*)calloc(image_heap.data_size / 128 + 1, 1);
 }
 
 static inline int is_in_heap(const void *object)
@@ -113,22 +115,26 @@ static inline int is_in_heap(const void *object)
         (uintptr_t)object - (uintptr_t)image_heap.memory < image_heap.constants + image_heap.constants_size;
 }
 
-// What nothing refers to any more may refer to what is no more. Marks tell, unless the last garbage collection took them away
-// when it swept all: to be called after that.
-static void mark_image(void)
+// What nothing refers to any more may refer to what is no more. To be called before an object's mark is taken away.
+static inline void note_reached(const jl_taggedvalue_t *tagged)
 {
-    const jl_taggedvalue_t *known = jl_astaggedvalue(jl_any_type);
-    for (int tries = 0; tries < 3 && image_heap.loaded && !(known->bits.gc & GC_MARKED); tries++)
-        jl_gc_collect(JL_GC_INCREMENTAL);
-    if (!(known->bits.gc & GC_MARKED)) {
-        free(image_heap.loaded);
-        image_heap.loaded = NULL; // all of the heap is written
-    }
+    if (!is_in_heap(tagged))
+        return;
+    size_t number = ((const char*)tagged - image_heap.memory) / 16;
+    uint8_t bit = 1 << number % 8;
+    if (tagged->bits.gc & GC_MARKED)
+        image_heap.reached[number / 8] |= bit;
+    else
+        image_heap.reached[number / 8] &= ~bit;
 }
 
+// Whether the last garbage collections came to an object. Marks are taken away by a full sweep, and the collection after that
+// finds what is reached: even one that was asked to be full sweeps in full first, so that its marks are there afterwards.
 static int is_reached(size_t tag)
 {
-    return ((const jl_taggedvalue_t*)(image_heap.memory + tag))->bits.gc & GC_MARKED;
+    if (jl_astaggedvalue(jl_any_type)->bits.gc & GC_MARKED)
+        return ((jl_taggedvalue_t*)(image_heap.memory + tag))->bits.gc & GC_MARKED;
+    return image_heap.reached[tag / 128] >> tag / 16 % 8 & 1;
 }
 
 // What a relocation says of an object of the image. In a position of objects the bit tells it from the number of one that is

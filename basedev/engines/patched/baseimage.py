@@ -23,12 +23,12 @@ from ...store import Store
 from ...syntax import statements
 from .. import Progress
 from ..kept import KeptImage, files_of, included, keep_sources, note_base
-from .census import RECORD, KeptCensus, documenting, keep, statements_of
+from .census import RECORD, KeptCensus, documenting, foreign_macros, keep, statements_of
 from .host_program import SCRIPT, Host
 from .hostimage import NAME, make_host_image
 from .runtime import Runtime
 
-CONTENTS = "4"
+CONTENTS = "6"
 """Another one when another thing is noted of a base image."""
 
 ARCHIVE = "usr/lib/julia/sys-o.a"
@@ -184,7 +184,7 @@ def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
     with Host(checkout.julia, made / NAME, has_program=True) as host:
         facts = host.facts()
         recorded = included([("Core", str(checkout.root / BOOT)), *facts["files"]], _path_in(checkout.root))
-        computing = _take_census(sources, recorded, host, made)
+        computing = _take_census(checkout.root, sources, recorded, host, made)
     return {
         "julia_version": facts["version"],
         "cpu_target": target,
@@ -194,7 +194,7 @@ def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
     }
 
 
-def _take_census(sources: Sources, recorded: dict[str, Any], host: Host, made: Path) -> int:
+def _take_census(root: Path, sources: Sources, recorded: dict[str, Any], host: Host, made: Path) -> int:
     """Notes what the statements of the sources run. Returns how many of them can be evaluated again."""
     files = files_of(recorded)
     texts = [sources.contents[path] for path in files]
@@ -202,7 +202,9 @@ def _take_census(sources: Sources, recorded: dict[str, Any], host: Host, made: P
     parsed = {path: statements(answer, text, path) for path, text, answer in answers}
     computing, others = statements_of(parsed, files)
     gave = host.census([step for _, _, step in (*computing, *others)], made / RECORD)
-    keep(made, computing, others, gave, documenting(parsed, files))
+    foreign = foreign_macros(root)
+    gave += ["error: it is not the checkout's"] * len(foreign)
+    keep(made, computing, [*others, *foreign], gave, documenting(parsed, files))
     return len(computing)
 
 

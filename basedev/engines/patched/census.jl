@@ -304,11 +304,11 @@ struct Computing
     text::String
 end
 
-generated_by(one) =
-    filter(GENERATED) do method
-        last = one.line + count(==('\n'), one.text)
-        one.line <= method.line <= last && String(method.file) == one.file && string(method.module) == one.module_name
-    end
+stands_in(one, file, line) = String(file) == one.file && one.line <= line <= one.line + count(==('\n'), one.text)
+
+generated_by(one) = filter(GENERATED) do method
+    stands_in(one, method.file, method.line) && string(method.module) == one.module_name
+end
 
 # Calls what generates code, as `jl_call_staged` does (method.c).
 function generate(method)
@@ -427,7 +427,7 @@ function evaluated(one::Computing)
             compiling(COMPILE)
             append!(called, take_called())
         end
-        gave = digest(GIVEN)
+        gave = digest(GIVEN, one)
     catch error
         gave = "error: " * first(sprint(showerror, error), 300)
     end
@@ -567,6 +567,7 @@ mutable struct Digest
     hash::UInt64
     const seen::Base.IdSet{Any}
     const closures::Base.IdSet{Any}
+    const of::Union{Computing,Nothing}  # the statement that gave it
 end
 
 add(digest::Digest, byte::UInt8) = (digest.hash = (digest.hash ⊻ byte) * 0x00000100000001b3; nothing)
@@ -593,8 +594,8 @@ function add_name(digest::Digest, name::String)
     add(digest, 0x00)
 end
 
-function digest(values)
-    made = Digest(0xcbf29ce484222325, Base.IdSet{Any}(), Base.IdSet{Any}())
+function digest(values, of = nothing)
+    made = Digest(0xcbf29ce484222325, Base.IdSet{Any}(), Base.IdSet{Any}(), of)
     foreach(value -> add_value(made, value, 0), values)
     return string(made.hash, base = 16, pad = 16)
 end
@@ -607,8 +608,10 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
         add_name(digest, full_text(value))
         return add_closures(digest, value)
     elseif value isa LineNumberNode
-        # lines move by themselves, but a macro may place its code in another file
-        return value.file isa Symbol ? add_text(digest, String(value.file)) : nothing
+        # lines move by themselves, but a macro may place its code in another file, or where it is used
+        value.file isa Symbol || return nothing
+        add_text(digest, String(value.file))
+        return add(digest, UInt8(digest.of !== nothing && stands_in(digest.of, value.file, value.line)))
     elseif value isa Union{Core.LegacyLineInfoNode,Core.DebugInfo}
         return nothing
     end

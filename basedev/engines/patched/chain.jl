@@ -13,7 +13,7 @@ log_level = Base.CoreLogging._min_enabled_level[]
 Base.disable_logging(Base.CoreLogging.Error)  # a replaced docstring is not worth a warning
 
 # What is told of docstrings need not be looked at where functions are defined only.
-moves, infos, trees, documents = Base.Dict{Symbol,Any}(), Any[], Any[], false
+moves, infos, moving, trees, documents = Base.Dict{Symbol,Any}(), Any[], Any[], Any[], false
 for step in STEPS
     if step[1] === :move
         Base.push!(Base.get!(moves, step[2], Any[]), step)
@@ -35,6 +35,7 @@ end
 if documents
     for method in Base.MethodList(Core.methodtable).ms
         if Base.haskey(moves, method.file)
+            Base.push!(moving, method)
             if Base.isdefined(method, :debuginfo)
                 Base.push!(infos, method.debuginfo)
             end
@@ -89,6 +90,45 @@ while !Base.isempty(infos)
     moved = ccall(:jl_compress_codelocs, Any, (Int32, Any, Core.Int), first_line, lines, count)
     if Base.sizeof(moved) == Base.sizeof(packed)  # nearly always; in place, for nothing is to refer to what is new here
         Base.unsafe_copyto!(Base.pointer(packed), Base.pointer(moved), Base.sizeof(moved))
+    end
+end
+
+# So are lines within quoted code: in whole expressions among a method's roots, and by themselves in its packed code, where
+# native code has them from the list of global roots.
+lines, quoting = Base.Dict{Base.Ptr{Core.Int},Core.Int}(), Any[]
+for method in moving
+    (Base.isdefined(method, :source) && isa(method.source, Base.String)) || continue
+    code, count = Base.uncompressed_ir(method), Base.length(lines)
+    parts = Base.copy(code.code)
+    while !Base.isempty(parts)
+        place = ccall(:jl_value_ptr, Base.Ptr{Core.Int}, (Any,), Base.last(parts))
+        part = Base.pop!(parts)
+        if isa(part, Core.Expr)
+            Base.append!(parts, part.args)
+        elseif isa(part, Core.QuoteNode)
+            Base.push!(parts, part.value)
+        elseif isa(part, Core.LineNumberNode) && Base.haskey(moves, part.file)
+            rooted = ccall(:jl_as_global_root, Base.Ptr{Core.Int}, (Any, Int32), part, 0)
+            for step in moves[part.file]
+                if step[3] <= part.line <= step[4]
+                    lines[place] = lines[rooted] = part.line + step[5]
+                    break
+                end
+            end
+        end
+    end
+    if count < Base.length(lines)
+        Base.push!(quoting, (method, code))
+    end
+end
+Base.delete!(lines, Base.Ptr{Core.Int}(0))  # what is not in that list
+for (place, line) in lines
+    Base.unsafe_store!(place, line)
+end
+for (method, code) in quoting
+    packed = ccall(:jl_compress_ir, Any, (Any, Any), method, code)
+    if Base.sizeof(packed) == Base.sizeof(method.source)
+        Base.unsafe_copyto!(Base.pointer(method.source), Base.pointer(packed), Base.sizeof(packed))
     end
 end
 

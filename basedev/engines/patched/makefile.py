@@ -48,6 +48,12 @@ def make_runtime(root: Path) -> None:
         raise UserCodeError(f"make can't build the runtime of {root}", error.detail) from error
 
 
+def make_generated(root: Path) -> None:
+    """Makes those sources anew that it generates, as from the checkout's commit and place, which it would do before a
+    system image. Raises what `process.run` does."""
+    process.run(["make", "-C", root / "base"])
+
+
 def make_aside(root: Path, changed: Iterable[str], made: Path) -> None:
     """Makes the system image `made`, and puts back what was in the checkout, with its times.
 
