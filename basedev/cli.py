@@ -223,7 +223,7 @@ def _test(call: _Call) -> int:
     options, tests = call.options, call.checkout.root / "test"
     check_names(options.names, call.checkout.root)
     result = _built(call)
-    names = options.names or tests_for(result.changed_files, tests)
+    names = options.names or tests_for((*result.changed_files, *result.loaded_files), tests)
     if not names:
         raise UsageError("no source file differs from the base image: name the tests to run")
     if not options.names:

@@ -29,9 +29,11 @@ from basedev.engines.patched.makefile import make
 from basedev.engines.patched.runtime import Runtime
 from basedev.errors import NeedsFullRebuild, UserCodeError
 from basedev.places import SYSIMAGE
+from basedev.sources import Sources
 from basedev.storage import Storage, file_digest
+from basedev.store import Store
 from basedev.syntax import Literal, Statement, Tree
-from basedev.workflows.build_patched import PatchedBuilder
+from basedev.workflows.build_patched import PatchedBuilder, not_loaded
 from basedev.workflows.verify import compare, describe, native_difference
 
 UTIL = "base/strings/util.jl"
@@ -49,6 +51,7 @@ class Modern(Bench):
     """A checkout whose edits are taken back."""
 
     before: dict[Path, tuple[bytes, int]] = field(default_factory=dict)
+    made: list[Path] = field(default_factory=list)
 
     @property
     def chomp(self) -> tuple[str, str]:
@@ -73,6 +76,16 @@ class Modern(Bench):
         file = self.root / path
         file.write_text(text + file.read_text())
 
+    def create(self, path: str, text: str) -> None:
+        """Makes a new source file."""
+        self.made.append(self.root / path)
+        self.made[-1].write_text(text)
+
+    def library(self, name: str) -> str:
+        """The directory of a standard library, which may have been fetched."""
+        [found] = [one for kind in (name, f"{name}-*") for one in (self.root / "stdlib").glob(kind)]
+        return f"stdlib/{found.name}"
+
     def git(self, *words: str) -> str:
         """What git prints."""
         return subprocess.run(["git", *words], cwd=self.root, capture_output=True, text=True, check=True).stdout
@@ -87,6 +100,9 @@ class Modern(Bench):
             file.write_bytes(contents)
             os.utime(file, ns=(time, time))
         self.before.clear()
+        for file in self.made:
+            file.unlink()
+        self.made.clear()
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +180,10 @@ def test_a_full_rebuild_that_differs_is_told(modern: Modern) -> None:
     modern.edit(UTIL, chomp, chomp + '    s == "hello\\n" && return SubString("world")\n')
     modern.append(UTIL, '\nconst LOUD = ("!", 3)\n\n"""\n    shout(s)\n"""\nshout(s) = string(s, LOUD[1])\n')
     right = modern.chain()
-    full = image_id(FULL, file_digest(modern.root / "usr/lib/julia/sys.so"), right["sources_id"])
+    base = Store(modern.storage).find("bases", right["base_id"])
+    assert base
+    sources = Sources.read(modern.root).of_images(base.manifest["included"])
+    full = image_id(FULL, file_digest(modern.root / "usr/lib/julia/sys.so"), sources.id)
     put_in_place(modern, right["image_id"], full)
     found = modern.json("verify")
     assert (found["status"], found["differences"], found["native"]) == ("verified", [], {"more": 0, "fewer": 0})
@@ -373,6 +392,108 @@ def test_what_documents_definitions_alike(modern: Modern) -> None:
     assert modern.julia(modern.chain()["image"], program) == f"in {before}"
 
 
+CARRIES = "    0x5a827999, 0x6ed9eba1,"
+"""A constant of SHA-1."""
+TRACE = "tr(x::Number) = x\n"
+PARSED = "macro ip_str(str::String)\n    return parse(IPAddr, str)\n"
+SHOWN_ERROR = "function show(io::IO, err::DNSError)\n"
+ERROR_FIELDS = "    host::String\n    code::Int32\n"
+FIRST_INCLUDE = 'include("IPAddr.jl")\n'
+
+
+def test_standard_libraries_in_the_image(modern: Modern) -> None:
+    sha, algebra = modern.library("SHA"), modern.library("LinearAlgebra")
+    modern.edit(f"{sha}/src/constants.jl", CARRIES, CARRIES.replace("7999", "7998"))
+    modern.edit(f"{algebra}/src/generic.jl", "function tr(A)\n", "function tr(A)\n    A === :edited && return 77\n")
+    modern.edit(f"{algebra}/src/generic.jl", TRACE, f'{TRACE}"Shouted."\nshouted(; by=1) = by\nexport shouted\n')
+    modern.edit(
+        "stdlib/Sockets/src/IPAddr.jl", PARSED, PARSED.replace("parse(", ":(identity($(parse(", 1)[:-1] + ")))\n"
+    )
+    built = modern.chain()
+    told = {(one["what"], one["change"]) for one in built["definitions"]["evaluated"]}
+    assert {("constant K1 of SHA", "modified"), ("constant localhost of Sockets", "modified")} <= told
+    program = (
+        'using SHA, LinearAlgebra, Sockets; print(SHA.K1[1] % Int16, bytes2hex(sha1(UInt8[]))[1:4] == "da39", '
+        'tr(:edited), tr([1 2; 3 4]), shouted(by=2), ip"1.2.3.4", @doc(LinearAlgebra.shouted).text[1])'
+    )
+    assert modern.julia(built["image"], program) == f"{0x7998}false77521.2.3.4Shouted."
+    lines = (modern.root / f"{algebra}/src/generic.jl").read_text().splitlines()
+    program = "using LinearAlgebra; print(functionloc(tr, (Any,))[2], ' ', functionloc(norm, (Any,))[2])"
+    places = [lines.index(one) + 1 for one in ("function tr(A)", "function norm(itr)")]
+    assert modern.julia(built["image"], program) == " ".join(map(str, places))
+    program = "using Sockets; print(Base.module_build_id(Sockets))"  # for what is precompiled
+    assert modern.julia(built["image"], program) != modern.julia(modern.root / SYSIMAGE, program)
+
+
+def test_structs_and_new_files(modern: Modern) -> None:
+    addresses = "stdlib/Sockets/src/addrinfo.jl"
+    text = (modern.root / addresses).read_text()
+    begin = text.index(SHOWN_ERROR)
+    modern.edit(addresses, text[begin : text.index("\nend\n", begin) + 5], "")
+    modern.edit(addresses, ERROR_FIELDS, f"{ERROR_FIELDS}    more::Int\n    DNSError(h, c) = new(h, c, 7)\n")
+    modern.edit("stdlib/Sockets/src/Sockets.jl", FIRST_INCLUDE, f'{FIRST_INCLUDE}include("new.jl")\n')
+    modern.create("stdlib/Sockets/src/new.jl", '"New."\nadded(x) = x + 1\nconst ADDED = added(2)\n')
+    modern.edit("base/threads.jl", 'include("locks-mt.jl")\n', 'include("locks-mt.jl")\ninclude("fresh.jl")\n')
+    modern.create("base/fresh.jl", "fresh(x) = 3x\n")
+    built = modern.chain()
+    assert {"base/fresh.jl", "stdlib/Sockets/src/new.jl"} <= set(built["changed_files"])
+    told = {(one["what"], one["change"]) for kind in ("evaluated", "deleted") for one in built["definitions"][kind]}
+    assert {
+        ("struct DNSError of Sockets", "modified"),
+        ("Base.show(::IO, ::Sockets.DNSError)", "deleted"),
+    } <= told
+    program = 'using Sockets; print(Sockets.DNSError("a", 1).more, Sockets.ADDED, Base.Threads.fresh(2))'
+    assert modern.julia(built["image"], program) == "736"
+    names = modern.julia(built["image"], "foreach(one -> println(basename(one[2])), Base._included_files)").split()
+    for before, new in (("IPAddr.jl", "new.jl"), ("locks-mt.jl", "fresh.jl")):
+        assert names.index(new) == names.index(before) + 1
+
+
+def test_standard_library_in_no_image(modern: Modern) -> None:
+    """Each Julia loads it, and notices that what it has precompiled is of other sources."""
+    path, begin = "stdlib/Base64/src/Base64.jl", "module Base64\n"
+    loaded = modern.root / "usr/share/julia/stdlib"
+    here = next(loaded.glob("*/Base64")).resolve() == (modern.root / "stdlib/Base64").resolve()
+    for number in ("1", "2"):
+        modern.edit(path, begin, f"{begin}edited() = {number}\n")
+        built = modern.json("build", "--no-full-rebuild")
+        assert (built["status"], built["changed_files"], built["ignored_files"]) == ("current", [], [path])
+        assert (built["library_reason"] is None) is here
+        if here:
+            assert modern.julia(built["image"], "using Base64; print(Base64.edited())") == number
+        said = modern.basedev("build").stderr
+        assert f"{path} is in no image: " in said and "the sources are those of the base image" in said
+        assert "nothing to build" in modern.basedev("status").stdout
+        modern.restore()
+
+
+def test_a_standard_library_that_julia_finds_elsewhere(tmp_path: Path) -> None:
+    links = tmp_path / "usr/share/julia/stdlib/v1.12"
+    for library in ("Here", "Elsewhere", f"Fetched-{40 * 'a'}"):
+        (tmp_path / "stdlib" / library).mkdir(parents=True)
+    links.mkdir(parents=True)
+    (links / "Here").symlink_to(tmp_path / "stdlib/Here")
+    (links / "Elsewhere").symlink_to(tmp_path / "stdlib/Here")
+    (links / "Fetched").symlink_to(tmp_path / "stdlib" / f"Fetched-{40 * 'a'}")
+    paths = [f"stdlib/{one}/src/a.jl" for one in ("Here", f"Fetched-{40 * 'a'}")]
+    assert not_loaded(tmp_path, paths) is None
+    reason = not_loaded(tmp_path, [*paths, "stdlib/Elsewhere/src/a.jl"])
+    here, place = tmp_path / "stdlib/Here", "usr/share/julia/stdlib/v1.12/Elsewhere"
+    assert reason == f"{place} leads to {here}, not to stdlib/Elsewhere: run make"
+
+
+def test_another_version_of_a_fetched_library(modern: Modern) -> None:
+    commit = modern.library("SHA").rpartition("-")[2]
+    modern.edit("stdlib/SHA.version", commit, commit[::-1])
+    assert "stdlib/SHA.version names another commit than usr/lib/julia/sys.so was made with" in modern.refusal()
+
+
+def test_a_file_that_is_new_before_the_compiler_starts(modern: Modern) -> None:
+    modern.create("base/fresh.jl", "fresh(x) = 3x\n")
+    modern.edit("base/Base_compiler.jl", 'include("traits.jl")\n', 'include("fresh.jl")\ninclude("traits.jl")\n')
+    assert "base/fresh.jl is new, and the compiler, which is started after it, would see it" in modern.refusal()
+
+
 def test_error_of_syntax(modern: Modern) -> None:
     modern.append(UTIL, "function broken(\n")
     done = modern.basedev("build")
@@ -432,6 +553,13 @@ def test_error_of_syntax(modern: Modern) -> None:
             "\0    docs === 1 && return\n",
             "what documents definitions changed",
         ),
+        (
+            "stdlib/Sockets/src/Sockets.jl",
+            FIRST_INCLUDE,
+            "__init__() = nothing\n\0",
+            "Sockets.__init__ is new: which modules have one is noted while Julia is built",
+        ),
+        ("stdlib/Sockets/Project.toml", 'name = "Sockets"\n', "\0# edited\n", "stdlib/Sockets/Project.toml changed"),
         (
             "base/logging/logging.jl",
             "struct LogLevel\n    level::Int32\n",

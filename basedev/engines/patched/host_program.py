@@ -25,6 +25,9 @@ SCRIPT = Path(__file__).with_name("host.jl")
 GENERATES = " generates"
 """What `census.jl` marks the result of a statement with that defines a generated method."""
 
+INIT = "__init__"
+"""What Julia calls of each module when it starts."""
+
 IN_THE_WAY = ("it is already declared", "conflicts with an existing")
 """What Julia says where a name is exported that was public, or imported where it was bound."""
 
@@ -196,6 +199,8 @@ class Host:
         if answer["errors"]:
             said = answer["errors"][0]["message"].splitlines()[0]
             raise NeedsFullRebuild(f"a definition can't be taken back: {said}")
+        if fresh := [one["module"] for one in answer["defined"] if one["name"] == INIT and not one["replaces"]]:
+            raise NeedsFullRebuild(f"{fresh[0]}.{INIT} is new: which modules have one is noted while Julia is built")
         if users := process.ask(b"compiler\n"):
             user = min(map(pretty, users))
             raise NeedsFullRebuild(f"Julia's compiler uses what changed (in {user}), and compiled everything")
