@@ -670,6 +670,92 @@ def after_background_build(modern: Modern) -> dict[str, Any]:
     return dict(modern.json("hook", "status")["background"])
 
 
+def test_impact_is_what_a_build_does(modern: Modern) -> None:
+    chomp, called = modern.chomp
+    modern.edit(UTIL, chomp, chomp + '    s == "hello\\n" && return SubString("world")\n')
+    told = modern.json("impact")
+    root, *callers = told["nodes"]
+    assert (root["what"], root["path"], root["change"]) == (called, UTIL, "modified")
+    assert [one["what"] for one in told["definitions"]["evaluated"]] == [called]
+    assert all(0 <= one["callee"] < number for number, one in enumerate(callers, 1))
+    assert root["branch"]["invalidated"] == sum(one["invalidated"] for one in told["nodes"]) == told["invalidated"] > 0
+    assert told["changed"] == told["invalidated"] and told["no_cutoff_reason"] and told["elsewhere"] == []
+    assert told["summary"].startswith(f"this edit invalidates {told['invalidated']} CodeInstances, all of which are")
+    page = modern.storage.root / "impact.html"
+    shown = modern.basedev("impact", "--depth", "1", "--html", str(page)).stdout
+    assert f"{called} in strings/util.jl:" in shown and page.is_file()
+    assert modern.basedev("impact", "--at-most", "1").returncode == 5
+    assert modern.chain()["invalidated"] == told["recompiled"]
+
+
+def test_impact_of_what_is_new_and_gone(modern: Modern) -> None:
+    modern.append(UTIL, "\nendswith(a::SubString{String}, b::Any) = false\n")
+    modern.append("base/path.jl", '\nisabspath(path::SubString{String}) = occursin(r"^/", path)\n')
+    text = (modern.root / UTIL).read_text()
+    chomp, called = modern.chomp
+    begin = text.index(chomp)
+    modern.edit(UTIL, text[begin : text.index("\nend\n", begin) + 5], "")
+    told = modern.json("impact")
+    changes = {one["what"]: one for one in told["nodes"] if "change" in one}
+    path = "Base.Filesystem.isabspath(::SubString{String})"
+    assert (changes[called]["change"], changes[path]["change"]) == ("deleted", "added")
+    assert {"what": path, "of": "Base.Filesystem.isabspath(::AbstractString)"} in changes[path]["overtaken"]
+    ambiguous = [{one.partition(" in ")[0] for one in pair} for pair in told["ambiguities"]]
+    ends = "Base.endswith(::SubString{String}, ::Any)", "Base.endswith(::AbstractString, ::AbstractString)"
+    assert set(ends) in ambiguous
+    modern.restore()
+    modern.append("base/boot.jl", "\nconst Edited = 1\n")
+    assert "base/boot.jl is the Core module" in modern.json("impact")["summary"]
+
+
+def test_impact_of_commits(modern: Modern) -> None:
+    chomp, called = modern.chomp
+    first = modern.git("rev-parse", "HEAD").strip()
+    harmless = committed(modern, first, "base/lock.jl", "Semaphore size must be > 0", "Semaphore size must be large")
+    last = committed(modern, harmless, UTIL, chomp, chomp + '    s == "hello\\n" && return SubString("world")\n')
+    told = modern.json("impact", "--compare", first, last)
+    assert told["compared"] == [first, last] and set(told["changed_files"]) == {"base/lock.jl", UTIL}
+    later = modern.json("impact", "--compare", harmless, last)
+    assert later["changed_files"] == [UTIL] and [one["what"] for one in later["nodes"] if "change" in one] == [called]
+    assert 0 < later["invalidated"] <= told["invalidated"]
+    runtime = committed(modern, last, "src/gf.c", "#include <string.h>\n", "// edited\n#include <string.h>\n")
+    assert "src/gf.c is another than at" in modern.json("impact", "--compare", first, runtime)["full_rebuild_reason"]
+
+
+def test_a_revision_in_an_image_in_plain_julia_and_replayed(modern: Modern, tmp_path: Path) -> None:
+    chomp, called = modern.chomp
+    shout = '"""\n    shout(s)\n"""\nshout(s; by=LOUD) = string(s, by)\nconst LOUD = 7\n\n'
+    modern.edit(UTIL, chomp, shout + chomp + '    s == "hello\\n" && return SubString("world")\n')
+    addresses = "stdlib/Sockets/src/addrinfo.jl"
+    text = (modern.root / addresses).read_text()
+    begin = text.index(SHOWN_ERROR)
+    modern.edit(addresses, text[begin : text.index("\nend\n", begin) + 5], "")
+    modern.edit("base/threads.jl", 'include("locks-mt.jl")\n', 'include("locks-mt.jl")\ninclude("fresh.jl")\n')
+    modern.create("base/fresh.jl", "fresh(x) = 3x\n")
+    file = tmp_path / "fix.jl"
+    exported = modern.json("revision", "export", "-o", str(file))
+    assert (exported["status"], exported["engine"]) == ("exported", "patched")
+    assert called in modern.basedev("revision", "show", str(file)).stdout
+    program = (
+        'using Sockets; print(chomp("hello\\n"), Base.shout(1), Base.Threads.fresh(2), Sockets.DNSError("a", 1), '
+        "functionloc(lpad, (String, Int))[2], @doc(Base.shout).text, "
+        'findfirst(one -> endswith(one[2], "fresh.jl"), Base._included_files))'
+    )
+    run = ["run", "--replay", "--", "--startup-file=no", "-e", program]
+    replayed = modern.basedev(*run)
+    assert replayed.stdout.startswith('world176Sockets.DNSError("a", 1)'), replayed.stderr
+    modern.restore()
+    plain = [str(modern.root / "usr/bin/julia"), "--startup-file=no", "-L", str(file), "-e", program]
+    assert subprocess.run(plain, capture_output=True, text=True, check=True).stdout == replayed.stdout
+    applied = modern.json("revision", "apply", str(file))
+    assert (applied["status"], applied["changed_files"]) == ("built", [UTIL, "base/threads.jl", addresses])
+    assert modern.julia(applied["image"], program) == replayed.stdout
+    assert modern.json("revision", "apply", str(file))["status"] == "present"
+    file.write_text(file.read_text().replace("fresh(x) = 3x", "fresh(x::Edited) = 3x"))
+    done = modern.basedev("revision", "apply", str(file))
+    assert done.returncode == 1 and f"{file}: fresh.jl:1: a definition fails when it is evaluated" in done.stderr
+
+
 def test_a_hook_and_the_julia_in_front(modern: Modern) -> None:
     if any(one["state"] != "absent" for one in modern.json("hook", "status")["hooks"]):
         pytest.skip("the checkout has hooks of its own")

@@ -27,8 +27,6 @@ from ..sources import ChangeSet, Sources, library_of
 from ..storage import Storage, digest_of
 from .build import FULL, PATCHED, ImageBuilder, Result
 
-OLD_LINES = "not corrected for this Julia yet"
-
 MAKE = 1030.0
 """Seconds that `make` takes after an edit of Base, on two cores."""
 
@@ -58,6 +56,12 @@ def other_runtime(checkout: Checkout) -> str | None:
         unbuilt = {one.path for one in runtime.outdated()}
         edited = [path for path in edited if path not in unbuilt]
     return f"{edited[0]} is another than when {SYSIMAGE} was made" if edited else None
+
+
+def old_lines(revision: Revision) -> str | None:
+    """Why stack traces of kept native code name lines of the base image, if they do."""
+    moves = any(isinstance(step, Move) for step in revision.steps)
+    return "not corrected for this Julia yet" if moves else None
 
 
 def other_version(checkout: Checkout, files: Iterable[str]) -> str | None:
@@ -177,8 +181,7 @@ class PatchedBuilder(ImageBuilder):
             layer = make_layer(revision.steps, self.progress)
             result.define(revision.definitions)
             result.engine, result.linker = engine, layer.linker
-            if any(isinstance(step, Move) for step in revision.steps):
-                result.old_lines_reason = OLD_LINES
+            result.old_lines_reason = old_lines(revision)
             result.timings = {"revise": revised - begin, **layer.timings}
             self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
 
