@@ -17,6 +17,9 @@ SCRIPT = Path(__file__).with_name("chain.jl")
 
 OPTION = "--sysimage-native-code=chained"
 
+WHOLE = f"{OPTION}-whole"
+"""To write all of the heap, and not what is different from the base image's."""
+
 HEAP = "jl_system_image_data"
 """The symbol of the heap."""
 
@@ -45,9 +48,9 @@ def write_archive(
     image: Path, code: Path, julia: Path, target: str, archive: Path, run: str, arguments: Sequence[Path], work: Path
 ) -> None:
     """Has Julia run a program on an image, and write an archive of what is to be linked to the image's native code, and
-    the heap beside it (`patches/common/chained_codegen.h`)."""
+    the whole heap beside it (`patches/common/chained_codegen.h`)."""
     _begin_heap(archive, code)
-    process.run(_command(image, julia, target, archive, run, arguments), cwd=work)
+    process.run(_command(image, julia, target, archive, run, arguments, WHOLE), cwd=work)
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def waiting_writer(
     _begin_heap(archive, code)
     reading, writing = os.pipe()
     with os.fdopen(reading), os.fdopen(writing, "w") as signal:
-        command = _command(image, julia, target, archive, WAIT + RUN, [revision, Path(str(reading))])
+        command = _command(image, julia, target, archive, WAIT + RUN, [revision, Path(str(reading))], OPTION)
         with process.started(command, cwd=work, pass_fds=[reading]) as wait:
 
             def go_on() -> None:
@@ -70,10 +73,10 @@ def waiting_writer(
 
 
 def _command(
-    image: Path, julia: Path, target: str, archive: Path, run: str, arguments: Sequence[Path]
+    image: Path, julia: Path, target: str, archive: Path, run: str, arguments: Sequence[Path], option: str
 ) -> list[str | Path]:
     options = ["-C", target, "-O3", "--startup-file=no", "--history-file=no", "--warn-overwrite=no"]
-    command: list[str | Path] = [julia, "-J", image, OPTION, "--output-o", archive, *options, "-e", run, *arguments]
+    command: list[str | Path] = [julia, "-J", image, option, "--output-o", archive, *options, "-e", run, *arguments]
     return [*process.without_settings("JULIA_"), *command]
 
 
