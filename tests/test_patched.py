@@ -34,6 +34,7 @@ from basedev.storage import Storage, file_digest
 from basedev.store import Store
 from basedev.syntax import Literal, Statement, Tree
 from basedev.workflows.build_patched import PatchedBuilder, not_loaded
+from basedev.workflows.testing import tests_for
 from basedev.workflows.verify import compare, describe, native_difference
 
 UTIL = "base/strings/util.jl"
@@ -80,6 +81,11 @@ class Modern(Bench):
         """Makes a new source file."""
         self.made.append(self.root / path)
         self.made[-1].write_text(text)
+
+    def delete(self, path: str) -> None:
+        """Removes a source file."""
+        self._keep(path)
+        (self.root / path).unlink()
 
     def library(self, name: str) -> str:
         """The directory of a standard library, which may have been fetched."""
@@ -449,6 +455,20 @@ def test_structs_and_new_files(modern: Modern) -> None:
         assert names.index(new) == names.index(before) + 1
 
 
+def test_a_file_that_is_gone(modern: Modern) -> None:
+    algebra = modern.library("LinearAlgebra")
+    path = f"{algebra}/src/bitarray.jl"
+    modern.delete(path)
+    assert f"{path} was deleted, and is included still" in modern.basedev("build").stderr
+    modern.edit(f"{algebra}/src/LinearAlgebra.jl", 'include("bitarray.jl")\n', "")
+    built = modern.chain()
+    told = {one["what"] for one in built["definitions"]["deleted"]}
+    assert path in built["changed_files"] and "LinearAlgebra.dot(::BitArray{1}, ::BitArray{1})" in told
+    program = "using LinearAlgebra; print(dot(trues(3), trues(3)), which(dot, (BitVector, BitVector)).sig)"
+    program += '; print(any(one -> endswith(one[2], "src/bitarray.jl"), Base._included_files))'
+    assert modern.julia(built["image"], program) == "3Tuple{typeof(dot), AbstractArray, AbstractArray}false"
+
+
 def test_standard_library_in_no_image(modern: Modern) -> None:
     """Each Julia loads it, and notices that what it has precompiled is of other sources."""
     path, begin = "stdlib/Base64/src/Base64.jl", "module Base64\n"
@@ -480,6 +500,10 @@ def test_a_standard_library_that_julia_finds_elsewhere(tmp_path: Path) -> None:
     reason = not_loaded(tmp_path, [*paths, "stdlib/Elsewhere/src/a.jl"])
     here, place = tmp_path / "stdlib/Here", "usr/share/julia/stdlib/v1.12/Elsewhere"
     assert reason == f"{place} leads to {here}, not to stdlib/Elsewhere: run make"
+
+
+def test_tests_of_a_fetched_library_have_its_name(tmp_path: Path) -> None:
+    assert tests_for(["stdlib/SHA-4451e136/src/sha1.jl", "stdlib/Test/src/Test.jl"], tmp_path) == ["SHA", "Test"]
 
 
 def test_another_version_of_a_fetched_library(modern: Modern) -> None:
