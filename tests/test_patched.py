@@ -27,7 +27,7 @@ from basedev.engines.patched.census import KeptCensus, runs
 from basedev.engines.patched.limits import check_difference
 from basedev.engines.patched.makefile import make
 from basedev.engines.patched.runtime import Runtime
-from basedev.errors import InternalError, NeedsFullRebuild, UserCodeError
+from basedev.errors import NeedsFullRebuild, UserCodeError
 from basedev.places import SYSIMAGE
 from basedev.sources import Sources
 from basedev.storage import Storage, file_digest
@@ -1050,24 +1050,6 @@ def shared_pages(image: Path, base: Path) -> float:
     objects = int.from_bytes(heaps[1][:8], "little")
     places = range(4096, objects - 4096, 4096)
     return sum(heaps[0][place : place + 4096] == heaps[1][place : place + 4096] for place in places) / len(places)
-
-
-def test_a_writer_that_crashes_is_followed_by_one_that_writes_all(tmp_path: Path) -> None:
-    julia, code = tmp_path / "julia", tmp_path / "code.o"
-    code.write_bytes(b"")
-
-    def written(program: str) -> str | None:
-        julia.write_text(f"#!/bin/sh\n{program}\n")
-        julia.chmod(0o755)
-        places = tmp_path / "new.a", tmp_path / "revision.jl", tmp_path
-        with imagefile.waiting_writer(code, code, julia, "generic", *places) as write:
-            return write()
-
-    assert written("exit 0") is None
-    crashes = f'case "$*" in *"{imagefile.OPTION} "*) kill -SEGV $$ ;; esac'
-    assert "killed by signal 11" in (written(crashes) or "")
-    with pytest.raises(InternalError):
-        written("exit 3")
 
 
 def test_the_heap_is_as_if_all_of_it_were_written(

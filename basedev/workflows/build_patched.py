@@ -181,7 +181,7 @@ class PatchedBuilder(ImageBuilder):
             layer = make_layer(revision.steps, self.progress)
             result.define(revision.definitions)
             result.engine, result.linker = engine, layer.linker
-            result.old_lines_reason, result.whole_heap_reason = old_lines(revision), layer.whole_heap_reason
+            result.old_lines_reason = old_lines(revision)
             result.timings = {"revise": revised - begin, **layer.timings}
             self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
 

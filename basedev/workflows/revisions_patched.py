@@ -28,7 +28,7 @@ class PatchedReviser(Reviser, PatchedBuilder):
                 result.invalidated = self._tried(host, revision)
             layer = make_layer(revision.steps, self.progress)
             result.linker, result.timings = layer.linker, dict(layer.timings)
-            result.old_lines_reason, result.whole_heap_reason = old_lines(revision), layer.whole_heap_reason
+            result.old_lines_reason = old_lines(revision)
             self._publish(name, made / "sys.so", result, commit)
 
     @staticmethod

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ... import link, process
 from ...behind import PAGE, fill_room, write_room
-from ...errors import InternalError, NeedsFullRebuild, SetupError
+from ...errors import NeedsFullRebuild, SetupError
 from ...revision import Delete, Evaluate, Exclude, Include, Move, Step, Unbind, Undocument, Unlog
 
 SCRIPT = Path(__file__).with_name("chain.jl")
@@ -19,10 +19,6 @@ OPTION = "--sysimage-native-code=chained"
 
 WHOLE = f"{OPTION}-whole"
 """To write all of the heap, and not what is different from the base image's."""
-
-CRASHED = "killed by signal 11"
-"""What is said of a program that crashed. What is written where it has changed can refer to what was freed, if code was
-compiled for so long that a collection went by."""
 
 HEAP = "jl_system_image_data"
 """The symbol of the heap."""
@@ -60,27 +56,18 @@ def write_archive(
 @contextmanager
 def waiting_writer(
     image: Path, code: Path, julia: Path, target: str, archive: Path, revision: Path, work: Path
-) -> Iterator[Callable[[], str | None]]:
-    """Starts a Julia that writes an archive of what `revision` makes, and gives what lets it read that file, waits
-    until it has ended, and tells why all of the heap was written, if it was: a Julia that crashes is followed by one
-    that does so."""
+) -> Iterator[Callable[[], None]]:
+    """Starts a Julia that writes an archive of what `revision` makes, and gives what lets it read that file, and waits
+    until it has ended."""
     _begin_heap(archive, code)
     reading, writing = os.pipe()
     with os.fdopen(reading), os.fdopen(writing, "w") as signal:
         command = _command(image, julia, target, archive, WAIT + RUN, [revision, Path(str(reading))], OPTION)
         with process.started(command, cwd=work, pass_fds=[reading]) as wait:
 
-            def go_on() -> str | None:
+            def go_on() -> None:
                 signal.close()
-                try:
-                    wait()
-                except InternalError as error:
-                    if CRASHED not in error.message:
-                        raise
-                    _begin_heap(archive, code)
-                    process.run(_command(image, julia, target, archive, RUN, [revision], WHOLE), cwd=work)
-                    return f"what had changed of it could not be written ({error.message})"
-                return None
+                wait()
 
             yield go_on
 

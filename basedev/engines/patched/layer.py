@@ -24,8 +24,6 @@ class Layer:
     linker: str
     timings: dict[str, float]
     """Seconds by step."""
-    whole_heap_reason: str | None
-    """Why all of the heap was written, if it was."""
 
 
 @contextmanager
@@ -40,12 +38,12 @@ def prepared(base: BaseImage, julia: Path, made: Path) -> Iterator[Callable[[Seq
         revision.write_bytes(program(steps).encode("utf-8", "surrogateescape"))
         begin = time.monotonic()
         progress("evaluating definitions, compiling and writing the heap", SECONDS)
-        whole = write()
+        write()
         written = time.monotonic()
         progress("linking", 0.5)
         link_image(made / "sys.so", base.code, archive, julia, work)
         timings = {"compile": written - begin, "link": time.monotonic() - written}
-        return Layer(link.linker(), timings, whole)
+        return Layer(link.linker(), timings)
 
     with waiting_writer(base.sysimage, base.code, julia, base.cpu_target, archive, revision, work) as write:
         yield make
