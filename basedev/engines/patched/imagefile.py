@@ -17,9 +17,6 @@ SCRIPT = Path(__file__).with_name("chain.jl")
 
 OPTION = "--sysimage-native-code=chained"
 
-WHOLE = f"{OPTION}-whole"
-"""To write all of the heap, and not what is different from the base image's."""
-
 HEAP = "jl_system_image_data"
 """The symbol of the heap."""
 
@@ -48,9 +45,9 @@ def write_archive(
     image: Path, code: Path, julia: Path, target: str, archive: Path, run: str, arguments: Sequence[Path], work: Path
 ) -> None:
     """Has Julia run a program on an image, and write an archive of what is to be linked to the image's native code, and
-    the whole heap beside it (`patches/common/chained_codegen.h`)."""
+    the heap beside it (`patches/common/chained_codegen.h`)."""
     _begin_heap(archive, code)
-    process.run(_command(image, julia, target, archive, run, arguments, WHOLE), cwd=work)
+    process.run(_command(image, julia, target, archive, run, arguments), cwd=work)
 
 
 @contextmanager
@@ -62,7 +59,7 @@ def waiting_writer(
     _begin_heap(archive, code)
     reading, writing = os.pipe()
     with os.fdopen(reading), os.fdopen(writing, "w") as signal:
-        command = _command(image, julia, target, archive, WAIT + RUN, [revision, Path(str(reading))], OPTION)
+        command = _command(image, julia, target, archive, WAIT + RUN, [revision, Path(str(reading))])
         with process.started(command, cwd=work, pass_fds=[reading]) as wait:
 
             def go_on() -> None:
@@ -73,10 +70,10 @@ def waiting_writer(
 
 
 def _command(
-    image: Path, julia: Path, target: str, archive: Path, run: str, arguments: Sequence[Path], option: str
+    image: Path, julia: Path, target: str, archive: Path, run: str, arguments: Sequence[Path]
 ) -> list[str | Path]:
     options = ["-C", target, "-O3", "--startup-file=no", "--history-file=no", "--warn-overwrite=no"]
-    command: list[str | Path] = [julia, "-J", image, option, "--output-o", archive, *options, "-e", run, *arguments]
+    command: list[str | Path] = [julia, "-J", image, OPTION, "--output-o", archive, *options, "-e", run, *arguments]
     return [*process.without_settings("JULIA_"), *command]
 
 
