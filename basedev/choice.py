@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import SetupError
 from .places import BASE_RECORD, SYSIMAGE
-from .sources import ChangeSet, Sources, sources_id
+from .sources import ChangeSet, Sources
 from .stat_cache import Identified, identify
 from .storage import Storage, digest_of
 from .store import Store
@@ -41,7 +41,7 @@ class Choice:
     places: tuple[Path, ...]
     """Where an image of the present sources is as soon as it is made."""
     changed: tuple[str, ...]
-    """Files that differ from the base image."""
+    """Files that differ from those of the base image, and can be in one."""
     identified: Identified
 
 
@@ -64,14 +64,15 @@ def choose(root: Path, storage: Storage) -> Choice:
     about, sysimage = base.manifest, base.file("base.so")
     found = identify(root)
     contents: dict[str, bytes] = {}
-    changed = ChangeSet.between(Sources(about["sources"], contents), Sources(found.blobs, contents)).paths
+    before, now = (Sources(blobs, contents).of_images(about["included"]) for blobs in (about["sources"], found.blobs))
+    changed = ChangeSet.between(before, now).paths
     if not changed:
         return Choice(sysimage, sysimage, (), changed, found)
     if "distribution" in about:
         grounds = {CHAINED: base.id, FULL: about["distribution"]}
     else:
         grounds = {PATCHED: base.id, FULL: about["files"]["base.so"]["sha256"]}
-    ids = [image_id(engine, ground, sources_id(found.blobs)) for engine, ground in grounds.items()]
+    ids = [image_id(engine, ground, now.id) for engine, ground in grounds.items()]
     entry = next(filter(None, (store.find("images", one) for one in ids)), None)
     places = tuple(storage.root / "images" / one for one in ids)
     return Choice(entry.file("sys.so") if entry else None, sysimage, places, changed, found)

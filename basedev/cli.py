@@ -223,7 +223,7 @@ def _test(call: _Call) -> int:
     options, tests = call.options, call.checkout.root / "test"
     check_names(options.names, call.checkout.root)
     result = _built(call)
-    names = options.names or tests_for(result.changed_files, tests)
+    names = options.names or tests_for((*result.changed_files, *result.loaded_files), tests)
     if not names:
         raise UsageError("no source file differs from the base image: name the tests to run")
     if not options.names:
@@ -257,7 +257,7 @@ def _hook(call: _Call) -> int:
 
 
 def _revision(call: _Call) -> int:
-    from .workflows.revisions import Reviser, load, save
+    from .workflows.revisions import load, reviser_for, save
 
     options, terminal = call.options, call.terminal
     if options.verb == "show" and options.file:
@@ -268,7 +268,7 @@ def _revision(call: _Call) -> int:
     if options.verb == "export" and options.force and not options.output:
         raise UsageError("--force is for a file: name it with -o")
     with terminal.steps() as steps, _only_chained():
-        reviser = Reviser(call.checkout, call.storage, steps)
+        reviser = reviser_for(call.checkout, call.storage, steps)
         if options.verb == "apply":
             result = reviser.apply(options.file)
         else:
@@ -286,14 +286,14 @@ def _revision(call: _Call) -> int:
 
 def _impact(call: _Call) -> int:
     from . import command_impact
-    from .workflows.impact import Impacts, compare
+    from .workflows.impact import compare, impacts_for
 
     options = call.options
     with call.terminal.steps() as steps:
         if options.compare:
             found = compare(call.checkout, call.storage, steps, tuple(options.compare), server=options.server)
         else:
-            found = Impacts(call.checkout, call.storage, steps, server=options.server).present()
+            found = impacts_for(call.checkout, call.storage, steps, server=options.server).present()
     return command_impact.show(found, options, call.terminal)
 
 
@@ -394,13 +394,13 @@ def _may_rebuild(call: _Call) -> bool:
 
 
 def _replay(call: _Call) -> int:
-    from .workflows.revisions import Reviser
+    from .workflows.revisions import reviser_for
 
     options = call.options
     if options.engine or options.full_rebuild is not None:
         raise UsageError("--replay makes no image: leave out --engine and --full-rebuild")
     with call.terminal.steps() as steps, _only_chained():
-        result, file = Reviser(call.checkout, call.storage, steps).replay()
+        result, file = reviser_for(call.checkout, call.storage, steps).replay()
     return _run_on(call, result, [*(("-L", str(file)) if file else ()), *options.arguments])
 
 

@@ -19,9 +19,13 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
         return place[1:prevind(place, colon)], parse(Int, place[nextind(place, colon):end])
     end
 
+    # Since 1.12, bindings have worlds, and all methods are in one table.
+    const HAS_WORLDS = VERSION >= v"1.12-"
+
     # All methods of all functions and types that are in modules.
     function all_methods()
         found, tables, modules = Method[], Base.IdSet{Any}(), collect(Any, values(Base.loaded_modules))
+        HAS_WORLDS && (Base.visit(method -> push!(found, method), Core.methodtable); return found)
         seen = Base.IdSet{Any}(modules)
         while !isempty(modules)
             m = pop!(modules)
@@ -59,7 +63,7 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
     # The module's own entry for a name: a C struct of four pointers (name, value, globalref, owner), a byte that tells
     # a constant, and one of flags.
     function own_binding(m, name)
-        VERSION < v"1.6-" || error("the loader does not know the bindings of this Julia")
+        VERSION < v"1.6-" || error("basedev does not know the bindings of this Julia")
         binding = ccall(:jl_get_module_binding, Ptr{UInt8}, (Any, Any), m, Symbol(name))
         binding == C_NULL && error(string(m, " has no name ", name))
         return binding
@@ -79,7 +83,8 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
                 push!(docstrings, (m, binding, signature, docstring))
             end
         end
-        return (methods=methods, moved=Base.IdSet{Any}(), docstrings=docstrings)
+        world = ccall(:jl_get_world_counter, UInt, ())
+        return (methods=methods, moved=Base.IdSet{Any}(), docstrings=docstrings, unbound=Any[], world=world)
     end
 
     # One method for each kind of step. Its last argument is the text that follows the marker line.
@@ -88,10 +93,14 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
         Base.include_string(find_module(name), '\n'^(line - 1) * text, file)
     end
 
+    is_live(method) = HAS_WORLDS ?
+        any(match -> match.method === method, Base._methods_by_ftype(method.sig, -1, Base.get_world_counter())) :
+        method.deleted_world == typemax(method.deleted_world)
+
     perform(::Val{:delete}, start, m, name, signature, _) = begin
         m = find_module(m)
         named = [method for method in start.methods if method.module === m && string(method.name) == name]
-        filter!(method -> method.deleted_world == typemax(method.deleted_world), named)
+        filter!(is_live, named)
         for method in named
             type_text(method.sig) == signature && return Base.delete_method(method)
         end
@@ -107,7 +116,7 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
         end
         for (_, _, _, docstring) in start.docstrings
             data = docstring.data
-            data[:path] == file && first <= data[:linenumber] <= last && !(docstring in start.moved) || continue
+            get(data, :path, "") == file && first <= data[:linenumber] <= last && !(docstring in start.moved) || continue
             data[:linenumber] += by
             push!(start.moved, docstring)
         end
@@ -117,11 +126,12 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
         m, lines = find_module(m), parse(Int, first):parse(Int, last)
         for (name, docstring) in collect(Base.Docs.keywords)
             docstring isa Base.Docs.DocStr || continue
-            docstring.data[:path] == file && docstring.data[:linenumber] in lines && delete!(Base.Docs.keywords, name)
+            data = docstring.data
+            get(data, :path, "") == file && data[:linenumber] in lines && delete!(Base.Docs.keywords, name)
         end
         for (owner, binding, signature, docstring) in start.docstrings
             data = docstring.data
-            owner === m && data[:path] == file && data[:linenumber] in lines || continue
+            owner === m && get(data, :path, "") == file && data[:linenumber] in lines || continue
             all = get(Base.Docs.meta(m), binding, nothing)
             all isa Base.Docs.MultiDoc && get(all.docs, signature, nothing) === docstring || continue
             delete!(all.docs, signature)
@@ -135,6 +145,7 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
         code isa QuoteNode && code.value isa Symbol ? [code.value] : Symbol[]
 
     perform(::Val{:unlog}, start, file, first, last, _) = begin
+        HAS_WORLDS && return  # each message has an id of its own in any case
         lines = parse(Int, first):parse(Int, last)
         for method in start.methods
             string(method.file) == file && method.line in lines && isdefined(method, :source) || continue
@@ -154,6 +165,7 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
         deleteat!(Base._included_files, findlast(isequal((find_module(m), included_path(file))), Base._included_files))
 
     perform(::Val{:unbind}, start, m, name, _) = begin
+        HAS_WORLDS && return push!(start.unbound, (find_module(m), Symbol(name)))
         binding = own_binding(find_module(m), name)
         for field in (VALUE, OWNER)
             unsafe_store!(Ptr{Ptr{Cvoid}}(binding + field), C_NULL)
@@ -163,6 +175,12 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
     end
 
     perform(::Val{:unexport}, start, m, name, _) = clear_flags(own_binding(find_module(m), name), EXPORTED)
+
+    # With worlds, a name is bound again as it is, so that only those are left which nothing bound again.
+    finish(start) = for (m, name) in start.unbound
+        partition = Base.lookup_binding_partition(Base.get_world_counter(), GlobalRef(m, name))
+        partition.min_world > start.world || Base.delete_binding(m, name)
+    end
 
     # Words are divided by blanks; one with blanks in it stands in quotes, with escapes as in a string.
     words(line) = [
@@ -194,6 +212,7 @@ Base.invokelatest(Core.eval(Module(:BasedevRevision), quote
                 end
                 at += 1
             end
+            finish(start)
         end
         return nothing
     end

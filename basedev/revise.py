@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -79,16 +79,18 @@ def revise(
     census: Census | None = None,
     parsed: Parsed | None = None,
     question: Question | None = None,
+    check: Callable[[str, FileDifference], None] = lambda path, difference: None,
 ) -> Revision:
     """The revision from the sources of a base image to others.
 
     `files` are the files in the image by path, `parsed` has statements of the old ones. Without a `census` it is not
     asked whether what was computed while Julia was built would be the same. With a `question`, that may be
-    left to be asked of the image that the caller makes: if it gives another answer, he must revise again. Raises
-    UserCodeError when the new sources do not parse or fail to evaluate, NeedsFullRebuild with the reason when
+    left to be asked of the image that the caller makes: if it gives another answer, he must revise again. `check` gets
+    the path and the difference of each changed file, and raises NeedsFullRebuild for what the engine does not chain.
+    Raises UserCodeError when the new sources do not parse or fail to evaluate, NeedsFullRebuild with the reason when
     evaluating definitions would not give what a rebuild gives.
     """
-    return _Reviser(old, new, files, evaluator, census, parsed, question).revision()
+    return _Reviser(old, new, files, evaluator, census, parsed, question, check).revision()
 
 
 class _Reviser:
@@ -101,7 +103,9 @@ class _Reviser:
         census: Census | None,
         kept: Parsed | None,
         question: Question | None,
+        check: Callable[[str, FileDifference], None],
     ) -> None:
+        self.check = check
         self.census = census
         self.question = question
         self.kept = kept
@@ -188,6 +192,8 @@ class _Reviser:
             if path in self.files and path not in self.dropped:
                 raise UserCodeError(f"{path} was deleted, and is included still: restore it, or take the include out")
         self._follow_registered()
+        for path, difference in self.differences.items():
+            self.check(path, difference)
 
     def difference(self, path: str) -> FileDifference:
         """The difference of a file of the image; unchanged files have one too when it is asked for."""

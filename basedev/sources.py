@@ -6,7 +6,7 @@ A file's identity is the id that git gives its contents (a blob id), so that the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,6 +68,19 @@ def source_directories(root: Path) -> Iterator[Path]:
                     waiting.append(directory / entry.name)
 
 
+def library_of(path: str) -> str:
+    """The directory in `stdlib` in which a file is; empty for files elsewhere."""
+    first, _, rest = path.partition("/")
+    return rest.partition("/")[0] if first == "stdlib" else ""
+
+
+def of_images(blobs: Mapping[str, str], included: Collection[str]) -> dict[str, str]:
+    """Those of a tree's files, with their blob ids, that can be in an image beside the files `included`: all but those
+    of standard libraries of which that has none, and which each Julia loads from their sources."""
+    libraries = {"", *map(library_of, included)}
+    return {path: blob for path, blob in blobs.items() if library_of(path) in libraries}
+
+
 class Contents(Protocol):
     """Where the contents of files are found by path: in memory, or below a directory that does not change."""
 
@@ -122,6 +135,10 @@ class Sources:
         except OSError as error:
             raise SetupError(f"{error.filename} can't be read ({error.strerror}): make it readable") from error
         return cls(blobs, _Layered(contents, like.contents) if like else contents)
+
+    def of_images(self, included: Collection[str]) -> Sources:
+        """Those that can be in an image beside the files `included`."""
+        return Sources(of_images(self.blobs, included), self.contents)
 
     @cached_property
     def id(self) -> str:

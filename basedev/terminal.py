@@ -210,7 +210,7 @@ class Terminal:
         out = self.out
         if result.runtime_reason:
             out.print(f"make would build the runtime first: {escape(result.runtime_reason)}")
-        if result.status == "current":
+        if result.status == "current" and not result.ignored_files:
             return out.print("The sources are those of the base image; nothing to build.")
         if result.changed_files or result.ignored_files:
             out.print(f"Changed since the base image {result.base_id}:")
@@ -218,6 +218,10 @@ class Terminal:
             out.print(f"  {escape(path)}")
         for path in result.ignored_files:
             out.print(f"  [dim]{escape(path)} (in no image)[/]")
+        if result.library_reason:
+            out.print(f"Julia does not load what was edited: {escape(result.library_reason)}")
+        if result.status == "current":
+            return out.print("In the base image is what is in the sources; nothing to build.")
         self._definitions(out, result.definitions)
         if result.full_rebuild_reason:
             out.print(f"A full rebuild is needed: {escape(result.full_rebuild_reason)}")
@@ -241,6 +245,11 @@ class Terminal:
             self.message(f"all native code anew: {result.new_code_reason}")
         if result.old_lines_reason:
             self.message(f"stack traces of kept code name lines of the base image: {result.old_lines_reason}")
+        if result.loaded_files:
+            first, *more = result.loaded_files
+            named = f"{first} and {len(more)} more are" if more else f"{first} is"
+            why = result.library_reason or "each Julia loads that from the sources"
+            self.message(f"{named} in no image: {why}")
         if result.status == "current":
             self.message("the sources are those of the base image")
         elif result.status == "present":

@@ -31,9 +31,12 @@ from basedev.engines.patched.makefile import make
 from basedev.engines.patched.runtime import Runtime
 from basedev.errors import NeedsFullRebuild, SetupError, UserCodeError
 from basedev.places import SYSIMAGE
+from basedev.sources import Sources
 from basedev.storage import Storage, file_digest
+from basedev.store import Store
 from basedev.syntax import Literal, Statement, Tree
-from basedev.workflows.build_patched import PatchedBuilder
+from basedev.workflows.build_patched import PatchedBuilder, not_loaded
+from basedev.workflows.testing import tests_for
 from basedev.workflows.verify import compare, describe, native_difference
 
 UTIL = "base/strings/util.jl"
@@ -51,6 +54,7 @@ class Modern(Bench):
     """A checkout whose edits are taken back."""
 
     before: dict[Path, tuple[bytes, int]] = field(default_factory=dict)
+    made: list[Path] = field(default_factory=list)
 
     @property
     def chomp(self) -> tuple[str, str]:
@@ -75,6 +79,21 @@ class Modern(Bench):
         file = self.root / path
         file.write_text(text + file.read_text())
 
+    def create(self, path: str, text: str) -> None:
+        """Makes a new source file."""
+        self.made.append(self.root / path)
+        self.made[-1].write_text(text)
+
+    def delete(self, path: str) -> None:
+        """Removes a source file."""
+        self._keep(path)
+        (self.root / path).unlink()
+
+    def library(self, name: str) -> str:
+        """The directory of a standard library, which may have been fetched."""
+        [found] = [one for kind in (name, f"{name}-*") for one in (self.root / "stdlib").glob(kind)]
+        return f"stdlib/{found.name}"
+
     def git(self, *words: str) -> str:
         """What git prints."""
         return subprocess.run(["git", *words], cwd=self.root, capture_output=True, text=True, check=True).stdout
@@ -89,6 +108,9 @@ class Modern(Bench):
             file.write_bytes(contents)
             os.utime(file, ns=(time, time))
         self.before.clear()
+        for file in self.made:
+            file.unlink()
+        self.made.clear()
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +188,10 @@ def test_a_full_rebuild_that_differs_is_told(modern: Modern) -> None:
     modern.edit(UTIL, chomp, chomp + '    s == "hello\\n" && return SubString("world")\n')
     modern.append(UTIL, '\nconst LOUD = ("!", 3)\n\n"""\n    shout(s)\n"""\nshout(s) = string(s, LOUD[1])\n')
     right = modern.chain()
-    full = image_id(FULL, file_digest(modern.root / "usr/lib/julia/sys.so"), right["sources_id"])
+    base = Store(modern.storage).find("bases", right["base_id"])
+    assert base
+    sources = Sources.read(modern.root).of_images(base.manifest["included"])
+    full = image_id(FULL, file_digest(modern.root / "usr/lib/julia/sys.so"), sources.id)
     put_in_place(modern, right["image_id"], full)
     found = modern.json("verify")
     assert (found["status"], found["differences"], found["native"]) == ("verified", [], {"more": 0, "fewer": 0})
@@ -411,6 +436,126 @@ def test_what_documents_definitions_alike(modern: Modern) -> None:
     assert modern.julia(modern.chain()["image"], program) == f"in {before}"
 
 
+CARRIES = "    0x5a827999, 0x6ed9eba1,"
+"""A constant of SHA-1."""
+TRACE = "tr(x::Number) = x\n"
+PARSED = "macro ip_str(str::String)\n    return parse(IPAddr, str)\n"
+SHOWN_ERROR = "function show(io::IO, err::DNSError)\n"
+ERROR_FIELDS = "    host::String\n    code::Int32\n"
+FIRST_INCLUDE = 'include("IPAddr.jl")\n'
+
+
+def test_standard_libraries_in_the_image(modern: Modern) -> None:
+    sha, algebra = modern.library("SHA"), modern.library("LinearAlgebra")
+    modern.edit(f"{sha}/src/constants.jl", CARRIES, CARRIES.replace("7999", "7998"))
+    modern.edit(f"{algebra}/src/generic.jl", "function tr(A)\n", "function tr(A)\n    A === :edited && return 77\n")
+    modern.edit(f"{algebra}/src/generic.jl", TRACE, f'{TRACE}"Shouted."\nshouted(; by=1) = by\nexport shouted\n')
+    modern.edit(
+        "stdlib/Sockets/src/IPAddr.jl", PARSED, PARSED.replace("parse(", ":(identity($(parse(", 1)[:-1] + ")))\n"
+    )
+    built = modern.chain()
+    told = {(one["what"], one["change"]) for one in built["definitions"]["evaluated"]}
+    assert {("constant K1 of SHA", "modified"), ("constant localhost of Sockets", "modified")} <= told
+    program = (
+        'using SHA, LinearAlgebra, Sockets; print(SHA.K1[1] % Int16, bytes2hex(sha1(UInt8[]))[1:4] == "da39", '
+        'tr(:edited), tr([1 2; 3 4]), shouted(by=2), ip"1.2.3.4", @doc(LinearAlgebra.shouted).text[1])'
+    )
+    assert modern.julia(built["image"], program) == f"{0x7998}false77521.2.3.4Shouted."
+    lines = (modern.root / f"{algebra}/src/generic.jl").read_text().splitlines()
+    program = "using LinearAlgebra; print(functionloc(tr, (Any,))[2], ' ', functionloc(norm, (Any,))[2])"
+    places = [lines.index(one) + 1 for one in ("function tr(A)", "function norm(itr)")]
+    assert modern.julia(built["image"], program) == " ".join(map(str, places))
+    program = "using Sockets; print(Base.module_build_id(Sockets))"  # for what is precompiled
+    assert modern.julia(built["image"], program) != modern.julia(modern.root / SYSIMAGE, program)
+
+
+def test_structs_and_new_files(modern: Modern) -> None:
+    addresses = "stdlib/Sockets/src/addrinfo.jl"
+    text = (modern.root / addresses).read_text()
+    begin = text.index(SHOWN_ERROR)
+    modern.edit(addresses, text[begin : text.index("\nend\n", begin) + 5], "")
+    modern.edit(addresses, ERROR_FIELDS, f"{ERROR_FIELDS}    more::Int\n    DNSError(h, c) = new(h, c, 7)\n")
+    modern.edit("stdlib/Sockets/src/Sockets.jl", FIRST_INCLUDE, f'{FIRST_INCLUDE}include("new.jl")\n')
+    modern.create("stdlib/Sockets/src/new.jl", '"New."\nadded(x) = x + 1\nconst ADDED = added(2)\n')
+    modern.edit("base/threads.jl", 'include("locks-mt.jl")\n', 'include("locks-mt.jl")\ninclude("fresh.jl")\n')
+    modern.create("base/fresh.jl", "fresh(x) = 3x\n")
+    built = modern.chain()
+    assert {"base/fresh.jl", "stdlib/Sockets/src/new.jl"} <= set(built["changed_files"])
+    told = {(one["what"], one["change"]) for kind in ("evaluated", "deleted") for one in built["definitions"][kind]}
+    assert {
+        ("struct DNSError of Sockets", "modified"),
+        ("Base.show(::IO, ::Sockets.DNSError)", "deleted"),
+    } <= told
+    program = 'using Sockets; print(Sockets.DNSError("a", 1).more, Sockets.ADDED, Base.Threads.fresh(2))'
+    assert modern.julia(built["image"], program) == "736"
+    names = modern.julia(built["image"], "foreach(one -> println(basename(one[2])), Base._included_files)").split()
+    for before, new in (("IPAddr.jl", "new.jl"), ("locks-mt.jl", "fresh.jl")):
+        assert names.index(new) == names.index(before) + 1
+
+
+def test_a_file_that_is_gone(modern: Modern) -> None:
+    algebra = modern.library("LinearAlgebra")
+    path = f"{algebra}/src/bitarray.jl"
+    modern.delete(path)
+    assert f"{path} was deleted, and is included still" in modern.basedev("build").stderr
+    modern.edit(f"{algebra}/src/LinearAlgebra.jl", 'include("bitarray.jl")\n', "")
+    built = modern.chain()
+    told = {one["what"] for one in built["definitions"]["deleted"]}
+    assert path in built["changed_files"] and "LinearAlgebra.dot(::BitArray{1}, ::BitArray{1})" in told
+    program = "using LinearAlgebra; print(dot(trues(3), trues(3)), which(dot, (BitVector, BitVector)).sig)"
+    program += '; print(any(one -> endswith(one[2], "src/bitarray.jl"), Base._included_files))'
+    assert modern.julia(built["image"], program) == "3Tuple{typeof(dot), AbstractArray, AbstractArray}false"
+
+
+def test_standard_library_in_no_image(modern: Modern) -> None:
+    """Each Julia loads it, and notices that what it has precompiled is of other sources."""
+    path, begin = "stdlib/Base64/src/Base64.jl", "module Base64\n"
+    loaded = modern.root / "usr/share/julia/stdlib"
+    here = next(loaded.glob("*/Base64")).resolve() == (modern.root / "stdlib/Base64").resolve()
+    for number in ("1", "2"):
+        modern.edit(path, begin, f"{begin}edited() = {number}\n")
+        built = modern.json("build", "--no-full-rebuild")
+        assert (built["status"], built["changed_files"], built["ignored_files"]) == ("current", [], [path])
+        assert (built["library_reason"] is None) is here
+        if here:
+            assert modern.julia(built["image"], "using Base64; print(Base64.edited())") == number
+        said = modern.basedev("build").stderr
+        assert f"{path} is in no image: " in said and "the sources are those of the base image" in said
+        assert "nothing to build" in modern.basedev("status").stdout
+        modern.restore()
+
+
+def test_a_standard_library_that_julia_finds_elsewhere(tmp_path: Path) -> None:
+    links = tmp_path / "usr/share/julia/stdlib/v1.12"
+    for library in ("Here", "Elsewhere", f"Fetched-{40 * 'a'}"):
+        (tmp_path / "stdlib" / library).mkdir(parents=True)
+    links.mkdir(parents=True)
+    (links / "Here").symlink_to(tmp_path / "stdlib/Here")
+    (links / "Elsewhere").symlink_to(tmp_path / "stdlib/Here")
+    (links / "Fetched").symlink_to(tmp_path / "stdlib" / f"Fetched-{40 * 'a'}")
+    paths = [f"stdlib/{one}/src/a.jl" for one in ("Here", f"Fetched-{40 * 'a'}")]
+    assert not_loaded(tmp_path, paths) is None
+    reason = not_loaded(tmp_path, [*paths, "stdlib/Elsewhere/src/a.jl"])
+    here, place = tmp_path / "stdlib/Here", "usr/share/julia/stdlib/v1.12/Elsewhere"
+    assert reason == f"{place} leads to {here}, not to stdlib/Elsewhere: run make"
+
+
+def test_tests_of_a_fetched_library_have_its_name(tmp_path: Path) -> None:
+    assert tests_for(["stdlib/SHA-4451e136/src/sha1.jl", "stdlib/Test/src/Test.jl"], tmp_path) == ["SHA", "Test"]
+
+
+def test_another_version_of_a_fetched_library(modern: Modern) -> None:
+    commit = modern.library("SHA").rpartition("-")[2]
+    modern.edit("stdlib/SHA.version", commit, commit[::-1])
+    assert "stdlib/SHA.version names another commit than usr/lib/julia/sys.so was made with" in modern.refusal()
+
+
+def test_a_file_that_is_new_before_the_compiler_starts(modern: Modern) -> None:
+    modern.create("base/fresh.jl", "fresh(x) = 3x\n")
+    modern.edit("base/Base_compiler.jl", 'include("traits.jl")\n', 'include("fresh.jl")\ninclude("traits.jl")\n')
+    assert "base/fresh.jl is new, and the compiler, which is started after it, would see it" in modern.refusal()
+
+
 def test_error_of_syntax(modern: Modern) -> None:
     modern.append(UTIL, "function broken(\n")
     done = modern.basedev("build")
@@ -470,6 +615,13 @@ def test_error_of_syntax(modern: Modern) -> None:
             "\0    docs === 1 && return\n",
             "what documents definitions changed",
         ),
+        (
+            "stdlib/Sockets/src/Sockets.jl",
+            FIRST_INCLUDE,
+            "__init__() = nothing\n\0",
+            "Sockets.__init__ is new: which modules have one is noted while Julia is built",
+        ),
+        ("stdlib/Sockets/Project.toml", 'name = "Sockets"\n', "\0# edited\n", "stdlib/Sockets/Project.toml changed"),
         (
             "base/logging/logging.jl",
             "struct LogLevel\n    level::Int32\n",
@@ -591,6 +743,92 @@ def after_background_build(modern: Modern) -> dict[str, Any]:
     """What is told of the last build in the background, when it has ended."""
     wait_until(lambda: (modern.json("hook", "status")["background"] or {"status": "running"})["status"] != "running")
     return dict(modern.json("hook", "status")["background"])
+
+
+def test_impact_is_what_a_build_does(modern: Modern) -> None:
+    chomp, called = modern.chomp
+    modern.edit(UTIL, chomp, chomp + '    s == "hello\\n" && return SubString("world")\n')
+    told = modern.json("impact")
+    root, *callers = told["nodes"]
+    assert (root["what"], root["path"], root["change"]) == (called, UTIL, "modified")
+    assert [one["what"] for one in told["definitions"]["evaluated"]] == [called]
+    assert all(0 <= one["callee"] < number for number, one in enumerate(callers, 1))
+    assert root["branch"]["invalidated"] == sum(one["invalidated"] for one in told["nodes"]) == told["invalidated"] > 0
+    assert told["changed"] == told["invalidated"] and told["no_cutoff_reason"] and told["elsewhere"] == []
+    assert told["summary"].startswith(f"this edit invalidates {told['invalidated']} CodeInstances, all of which are")
+    page = modern.storage.root / "impact.html"
+    shown = modern.basedev("impact", "--depth", "1", "--html", str(page)).stdout
+    assert f"{called} in strings/util.jl:" in shown and page.is_file()
+    assert modern.basedev("impact", "--at-most", "1").returncode == 5
+    assert modern.chain()["invalidated"] == told["recompiled"]
+
+
+def test_impact_of_what_is_new_and_gone(modern: Modern) -> None:
+    modern.append(UTIL, "\nendswith(a::SubString{String}, b::Any) = false\n")
+    modern.append("base/path.jl", '\nisabspath(path::SubString{String}) = occursin(r"^/", path)\n')
+    text = (modern.root / UTIL).read_text()
+    chomp, called = modern.chomp
+    begin = text.index(chomp)
+    modern.edit(UTIL, text[begin : text.index("\nend\n", begin) + 5], "")
+    told = modern.json("impact")
+    changes = {one["what"]: one for one in told["nodes"] if "change" in one}
+    path = "Base.Filesystem.isabspath(::SubString{String})"
+    assert (changes[called]["change"], changes[path]["change"]) == ("deleted", "added")
+    assert {"what": path, "of": "Base.Filesystem.isabspath(::AbstractString)"} in changes[path]["overtaken"]
+    ambiguous = [{one.partition(" in ")[0] for one in pair} for pair in told["ambiguities"]]
+    ends = "Base.endswith(::SubString{String}, ::Any)", "Base.endswith(::AbstractString, ::AbstractString)"
+    assert set(ends) in ambiguous
+    modern.restore()
+    modern.append("base/boot.jl", "\nconst Edited = 1\n")
+    assert "base/boot.jl is the Core module" in modern.json("impact")["summary"]
+
+
+def test_impact_of_commits(modern: Modern) -> None:
+    chomp, called = modern.chomp
+    first = modern.git("rev-parse", "HEAD").strip()
+    harmless = committed(modern, first, "base/lock.jl", "Semaphore size must be > 0", "Semaphore size must be large")
+    last = committed(modern, harmless, UTIL, chomp, chomp + '    s == "hello\\n" && return SubString("world")\n')
+    told = modern.json("impact", "--compare", first, last)
+    assert told["compared"] == [first, last] and set(told["changed_files"]) == {"base/lock.jl", UTIL}
+    later = modern.json("impact", "--compare", harmless, last)
+    assert later["changed_files"] == [UTIL] and [one["what"] for one in later["nodes"] if "change" in one] == [called]
+    assert 0 < later["invalidated"] <= told["invalidated"]
+    runtime = committed(modern, last, "src/gf.c", "#include <string.h>\n", "// edited\n#include <string.h>\n")
+    assert "src/gf.c is another than at" in modern.json("impact", "--compare", first, runtime)["full_rebuild_reason"]
+
+
+def test_a_revision_in_an_image_in_plain_julia_and_replayed(modern: Modern, tmp_path: Path) -> None:
+    chomp, called = modern.chomp
+    shout = '"""\n    shout(s)\n"""\nshout(s; by=LOUD) = string(s, by)\nconst LOUD = 7\n\n'
+    modern.edit(UTIL, chomp, shout + chomp + '    s == "hello\\n" && return SubString("world")\n')
+    addresses = "stdlib/Sockets/src/addrinfo.jl"
+    text = (modern.root / addresses).read_text()
+    begin = text.index(SHOWN_ERROR)
+    modern.edit(addresses, text[begin : text.index("\nend\n", begin) + 5], "")
+    modern.edit("base/threads.jl", 'include("locks-mt.jl")\n', 'include("locks-mt.jl")\ninclude("fresh.jl")\n')
+    modern.create("base/fresh.jl", "fresh(x) = 3x\n")
+    file = tmp_path / "fix.jl"
+    exported = modern.json("revision", "export", "-o", str(file))
+    assert (exported["status"], exported["engine"]) == ("exported", "patched")
+    assert called in modern.basedev("revision", "show", str(file)).stdout
+    program = (
+        'using Sockets; print(chomp("hello\\n"), Base.shout(1), Base.Threads.fresh(2), Sockets.DNSError("a", 1), '
+        "functionloc(lpad, (String, Int))[2], @doc(Base.shout).text, "
+        'findfirst(one -> endswith(one[2], "fresh.jl"), Base._included_files))'
+    )
+    run = ["run", "--replay", "--", "--startup-file=no", "-e", program]
+    replayed = modern.basedev(*run)
+    assert replayed.stdout.startswith('world176Sockets.DNSError("a", 1)'), replayed.stderr
+    modern.restore()
+    plain = [str(modern.root / "usr/bin/julia"), "--startup-file=no", "-L", str(file), "-e", program]
+    assert subprocess.run(plain, capture_output=True, text=True, check=True).stdout == replayed.stdout
+    applied = modern.json("revision", "apply", str(file))
+    assert (applied["status"], applied["changed_files"]) == ("built", [UTIL, "base/threads.jl", addresses])
+    assert modern.julia(applied["image"], program) == replayed.stdout
+    assert modern.json("revision", "apply", str(file))["status"] == "present"
+    file.write_text(file.read_text().replace("fresh(x) = 3x", "fresh(x::Edited) = 3x"))
+    done = modern.basedev("revision", "apply", str(file))
+    assert done.returncode == 1 and f"{file}: fresh.jl:1: a definition fails when it is evaluated" in done.stderr
 
 
 def test_a_hook_and_the_julia_in_front(modern: Modern) -> None:

@@ -33,7 +33,7 @@ from ..revise import revise
 from ..revision import Definition, Revision, as_json
 from ..servers import Limits, NoServer, Servers, allowed
 from ..sizes import parse_size
-from ..sources import ChangeSet, Sources
+from ..sources import ChangeSet, Sources, library_of
 from ..storage import Storage
 from ..store import Entry, Store
 from .adopting import adopted_base
@@ -43,14 +43,14 @@ T = TypeVar("T")
 NOTHING_KNOWN: dict[str, Any] = {
     **dict.fromkeys(("status", "engine", "image", "image_id", "base_id", "sources_id", "full_rebuild_reason")),
     **{"changed_files": [], "ignored_files": [], "definitions": {"evaluated": [], "deleted": []}},
-    **dict.fromkeys(("runtime_reason", "new_code_reason", "old_lines_reason", "no_cutoff_reason")),
+    **dict.fromkeys(("runtime_reason", "library_reason", "new_code_reason", "old_lines_reason", "no_cutoff_reason")),
     **dict.fromkeys(("whole_heap_reason", "linker_reason")),
     **dict.fromkeys(("linker", "invalidated", "reinferred", "recompiled", "peak_memory", "server")),
     **{"timings": {}, "errors": []},
 }
 """The keys of the object that `--json` prints, with their values where a command does not come to know them."""
 
-NOT_KEPT = ("image", "image_id", "status", "runtime_reason", "server", "errors")
+NOT_KEPT = ("image", "image_id", "status", "runtime_reason", "library_reason", "server", "errors")
 """Those that an image's manifest does not have."""
 
 
@@ -75,6 +75,8 @@ class Result:
     changed_files: tuple[str, ...] = ()
     ignored_files: tuple[str, ...] = ()
     """Changed files that are in no image."""
+    library_reason: str | None = None
+    """Why Julia does not load an edited standard library that is in no image, if so."""
     definitions: tuple[Definition, ...] = ()
     invalidated: int | None = None
     reinferred: int | None = None
@@ -94,6 +96,18 @@ class Result:
     timings: dict[str, float] = field(default_factory=dict)
     hold: Hold | None = None
     """Keeps the image from being collected while this object lives, and a Julia that this process becomes."""
+
+    def define(self, definitions: tuple[Definition, ...]) -> None:
+        """Tells what a revision changes. A new file that defines something is in the image."""
+        self.definitions = definitions
+        come = {one.path for one in definitions}.intersection(self.ignored_files)
+        self.changed_files = tuple(sorted({*self.changed_files, *come}))
+        self.ignored_files = tuple(path for path in self.ignored_files if path not in come)
+
+    @property
+    def loaded_files(self) -> tuple[str, ...]:
+        """Changed files of standard libraries that are in no image: each Julia loads them from the checkout."""
+        return tuple(path for path in self.ignored_files if library_of(path))
 
     def take(self, layer: Layer) -> None:
         """Tells what was done to make a chained image."""
@@ -120,6 +134,7 @@ class Result:
             "old_lines_reason": self.old_lines_reason,
             "changed_files": list(self.changed_files),
             "ignored_files": list(self.ignored_files),
+            "library_reason": self.library_reason,
             "definitions": as_json(self.definitions),
             "no_cutoff_reason": self.no_cutoff_reason,
             "invalidated": self.invalidated,
@@ -235,7 +250,7 @@ class ImageBuilder(ABC):
         result, found = self._look_up(sources, engine)
         if found:
             return result
-        with self._making(sources.id):
+        with self._making(self._id_in_images(sources)):
             result, found = self._look_up(sources, engine)  # another process may have built it meanwhile
             if found:
                 return result
@@ -266,7 +281,7 @@ class ImageBuilder(ABC):
 
     def _look_up(self, sources: Sources, engine: str | None = None) -> tuple[Result, bool]:
         result = self._differing(sources)
-        if sources.id == self.base.sources.id and engine is None:
+        if engine is None and self._id_in_images(sources) == self._id_in_images(self.base.sources):
             self._describe_base(result)
             return result, True
         for candidate in (engine,) if engine else (self.chained, FULL):
@@ -280,15 +295,24 @@ class ImageBuilder(ABC):
     def _differing(self, sources: Sources) -> Result:
         """How the sources differ from the base image's."""
         changes = ChangeSet.between(self.base.sources, sources)
-        in_image = self.base.files.keys()
+        files, libraries = self.base.files, set(map(library_of, self.base.files))
+        changed = tuple(
+            path
+            for path in changes.paths
+            if path in files or (path.endswith(".toml") and library_of(path) in libraries)
+        )
         return Result(
             status="chain",
             engine=self.chained,
             base_id=self.base.id,
             sources_id=sources.id,
-            changed_files=tuple(path for path in changes.paths if path in in_image or path.endswith(".toml")),
-            ignored_files=tuple(path for path in changes.paths if path not in in_image and path.endswith(".jl")),
+            changed_files=changed,
+            ignored_files=tuple(path for path in changes.paths if path not in changed),
         )
+
+    def _id_in_images(self, sources: Sources) -> str:
+        """The id of those sources that can be in an image."""
+        return sources.of_images(self.base.files).id
 
     def _publish(self, name: str, sysimage: Path, result: Result, commit: str | None) -> None:
         begin = time.monotonic()
@@ -317,7 +341,7 @@ class ImageBuilder(ABC):
         result.full_rebuild_reason, result.new_code_reason = about["full_rebuild_reason"], about["new_code_reason"]
         result.old_lines_reason = about["old_lines_reason"]
         definitions = (*about["definitions"]["evaluated"], *about["definitions"]["deleted"])
-        result.definitions = tuple(Definition(**one) for one in definitions)
+        result.define(tuple(Definition(**one) for one in definitions))
         result.invalidated, result.recompiled = about["invalidated"], about["recompiled"]
 
 
@@ -339,12 +363,12 @@ class Builder(ImageBuilder):
     def _image_id(self, sources: Sources, engine: str) -> str:
         """A chained image depends on its base; a full one on the Julia only."""
         ground = self.checkout.distribution.key if engine == FULL else self.base.id
-        return image_id(engine, ground, sources.id)
+        return image_id(engine, ground, self._id_in_images(sources))
 
     def _rehearse(self, sources: Sources, result: Result) -> None:
         def rehearse(host: Host) -> None:
             revision = self._revise(sources, host)
-            result.definitions = revision.definitions
+            result.define(revision.definitions)
             rehearsed = host.rehearse(revision.steps)
             check(rehearsed)
             result.new_code_reason = rehearsed["new_code_reason"] or None
@@ -419,7 +443,7 @@ class Builder(ImageBuilder):
                 libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
                 layer = make_layer(self.base, revision, host, made, libjulia, self.progress, cutoff=cutoff)
                 result.engine, result.server = engine, self.server
-                result.definitions = revision.definitions
+                result.define(revision.definitions)
                 result.timings["revise"] = time.monotonic() - begin - sum(layer.timings.values())
                 result.take(layer)
                 result.no_cutoff_reason = result.no_cutoff_reason or no_cutoff_reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from ..adopted import remember
 from ..checkout import Checkout
 from ..choice import PATCHED_WITHOUT_CUTOFF, image_id
 from ..commits import CommitCheckout
-from ..difference import compare
 from ..engines import Progress
 from ..engines.patched.baseimage import BaseImage, make_base_image, record_base
 from ..engines.patched.host_program import Host, Kept
@@ -24,12 +23,9 @@ from ..errors import NeedsFullRebuild, SetupError
 from ..places import SYSIMAGE
 from ..revise import revise
 from ..revision import Move, Revision
-from ..sources import ChangeSet, Sources
+from ..sources import ChangeSet, Sources, library_of
 from ..storage import Storage, digest_of
-from ..syntax import statements
 from .build import FULL, PATCHED, ImageBuilder, Result
-
-OLD_LINES = "not corrected for this Julia yet"
 
 MAKE = 1030.0
 """Seconds that `make` takes after an edit of Base, on two cores."""
@@ -62,11 +58,38 @@ def other_runtime(checkout: Checkout) -> str | None:
     return f"{edited[0]} is another than when {SYSIMAGE} was made" if edited else None
 
 
+def old_lines(revision: Revision) -> str | None:
+    """Why stack traces of kept native code name lines of the base image, if they do."""
+    moves = any(isinstance(step, Move) for step in revision.steps)
+    return "not corrected for this Julia yet" if moves else None
+
+
+def other_version(checkout: Checkout, files: Iterable[str]) -> str | None:
+    """Why the base image has another version of a fetched standard library than the checkout asks for, if so. `files`
+    are those in the image."""
+    for library in sorted(set(map(library_of, files))):
+        name, _, commit = library.partition("-")
+        version = checkout.root / f"stdlib/{name}.version"
+        if commit and version.is_file() and commit not in version.read_text(errors="replace"):
+            return f"stdlib/{name}.version names another commit than {SYSIMAGE} was made with"
+    return None
+
+
 def check_runtime(checkout: Checkout) -> None:
     """Raises SetupError when `make` has to build the runtime anew."""
     reason = other_runtime(checkout) or next(map(str, Runtime(checkout.root).outdated()), None)
     if reason:
         raise SetupError(f"{reason}: run basedev build, which has make build what is needed")
+
+
+def not_loaded(root: Path, paths: Iterable[str]) -> str | None:
+    """Why Julia does not load one of these files of standard libraries, if so: its `usr/` has others."""
+    for library in dict.fromkeys(map(library_of, paths)):
+        name = library.partition("-")[0]
+        for place in (root / "usr/share/julia/stdlib").glob(f"*/{name}"):
+            if place.resolve() != (root / "stdlib" / library).resolve():
+                return f"{place.relative_to(root)} leads to {place.resolve()}, not to stdlib/{library}: run make"
+    return None
 
 
 class PatchedBuilder(ImageBuilder):
@@ -113,7 +136,17 @@ class PatchedBuilder(ImageBuilder):
         """Why nothing can be chained on the base image, whatever the sources: it was not made with their runtime."""
         if isinstance(self.checkout, CommitCheckout) and (reason := self.checkout.unlike_base()):
             return reason
-        return other_runtime(self.checkout)
+        return other_runtime(self.checkout) or self._other_version()
+
+    def _other_version(self) -> str | None:
+        is_commit = isinstance(self.checkout, CommitCheckout)  # what git tells of it includes this
+        return None if is_commit else other_version(self.checkout, self.base.files)
+
+    def _differing(self, sources: Sources) -> Result:
+        result = super()._differing(sources)
+        if not isinstance(self.checkout, CommitCheckout):
+            result.library_reason = not_loaded(self.checkout.root, result.loaded_files)
+        return result
 
     def _look_up(self, sources: Sources, engine: str | None = None) -> tuple[Result, bool]:
         self.base = adopt(self.checkout, self.storage, self.progress)  # another process may have had make build it
@@ -124,7 +157,7 @@ class PatchedBuilder(ImageBuilder):
     def _image_id(self, sources: Sources, engine: str) -> str:
         """A chained image depends on its base and what is noted of it; a full one on the Julia only."""
         ground = self.base.entry.manifest["files"]["base.so"]["sha256"] if engine == FULL else self.base.id
-        return image_id(engine, ground, sources.id)
+        return image_id(engine, ground, self._id_in_images(sources))
 
     def _check_ground(self) -> None:
         if reason := self._other_ground():
@@ -133,7 +166,7 @@ class PatchedBuilder(ImageBuilder):
     def _rehearse(self, sources: Sources, result: Result) -> None:
         self._check_ground()
         with self._host() as host:
-            result.definitions = self._revise(sources, host).definitions
+            result.define(self._revise(sources, host).definitions)
 
     def _chain(self, sources: Sources, result: Result, engine: str) -> None:
         self._check_ground()
@@ -145,22 +178,28 @@ class PatchedBuilder(ImageBuilder):
                 revision = self._revise(sources, host)
                 result.invalidated = host.invalidated
                 revised = time.monotonic()
-                kept = host.kept(revision.steps) if engine == PATCHED else Kept()
-            result.reinferred, result.no_cutoff_reason = kept.inferred, kept.no_cutoff_reason
+                kept = self._cut_off(host, revision, result) if engine == PATCHED else Kept()
             inferred = time.monotonic()
             layer = make_layer(revision.steps, kept, self.progress)
-            result.engine, result.definitions = engine, revision.definitions
-            result.linker = layer.linker
-            if any(isinstance(step, Move) for step in revision.steps):
-                result.old_lines_reason = OLD_LINES
+            result.define(revision.definitions)
+            result.engine, result.linker = engine, layer.linker
+            result.old_lines_reason = old_lines(revision)
             result.timings = {"revise": revised - begin, "infer": inferred - revised, **layer.timings}
             self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
+
+    @staticmethod
+    def _cut_off(host: Host, revision: Revision, result: Result) -> Kept:
+        """What stays valid of what a revision invalidates, as the result tells."""
+        kept = host.kept(revision.steps)
+        result.reinferred, result.no_cutoff_reason = kept.inferred, kept.no_cutoff_reason
+        return kept
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         """The checkout's own `make`; what it builds is the base image from then on."""
         begin = time.monotonic()
         self.progress("make", MAKE)
-        make(self.checkout.root, anew=self._other_ground() is not None)
+        unseen = any(path.endswith(".toml") for path in result.changed_files)  # by make
+        make(self.checkout.root, anew=unseen or self._other_ground() is not None)
         self.base = adopt(self.checkout, self.storage, self.progress)
         result.timings["rebuild"] = time.monotonic() - begin
         result.base_id, result.sources_id = self.base.id, self.base.sources.id
@@ -170,7 +209,7 @@ class PatchedBuilder(ImageBuilder):
     def reference(self) -> Result:
         """What `make` builds of the present sources, which leaves the checkout as it was."""
         sources = self.checkout.sources(self.base.sources)
-        with self._making(sources.id):
+        with self._making(self._id_in_images(sources)):
             result, found = self._look_up(sources, FULL)
             if not found:
                 self._make_aside(sources, result)
@@ -206,14 +245,7 @@ class PatchedBuilder(ImageBuilder):
         return Host(self.checkout.julia, self.base.host, self.base.census, has_program=True)
 
     def _revise(self, sources: Sources, host: Host) -> Revision:
-        old, files = self.base.sources, self.base.files
-        changes = ChangeSet.between(old, sources)
-        check(changes, files)
-        for path in changes.modified:
-            if path in files:
-                texts = [one.contents[path] for one in (old, sources)]
-                before, now = (
-                    statements(parsed, text, path) for parsed, text in zip(host.parse_all(texts), texts, strict=True)
-                )
-                check_difference(path, compare(path, before, now))
-        return revise(old, sources, files, host, self.base.census)
+        files = self.base.files
+        old, new = (one.of_images(files) for one in (self.base.sources, sources))
+        check(old, new, files)
+        return revise(old, new, files, host, self.base.census, check=check_difference)

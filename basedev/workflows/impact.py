@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..census import Census
 from ..checkout import Checkout
@@ -19,24 +19,75 @@ from ..impact import Impact, read
 from ..includes import Parsed, SourceFile
 from ..places import DEPENDENCIES
 from ..revise import DefinedTwice, revise
-from ..revision import place
+from ..revision import Revision, Step, place
 from ..signatures import pretty
 from ..sources import ChangeSet, Sources
 from ..storage import Storage, digest_of
 from ..syntax import Statement
-from .build import CHAINED, Builder
+from .build import CHAINED, Base, Builder
 
 SECONDS_FOR_RECORD = 25.0
 
 
-class Impacts(Builder):
+class Impacts(Protocol):
     """Tells what edits of one checkout invalidate."""
+
+    @property
+    def base(self) -> Base:
+        """The checkout's base image."""
 
     def present(self) -> Impact:
         """Of the checkout's sources, on the base image.
 
         Raises UserCodeError when they do not parse or evaluate.
         """
+
+    def against(self, after: Checkout) -> Impact:
+        """Of other sources, on the chained image of the checkout's, which is made unless it is there.
+
+        Raises SetupError when that can't be chained, UserCodeError when sources do not parse or evaluate.
+        """
+
+
+def impacts_for(checkout: Checkout, storage: Storage, progress: Progress, *, server: bool | None) -> Impacts:
+    """Those of a checkout that was adopted. Raises SetupError when it was not."""
+    if checkout.is_patched:
+        from .impact_patched import PatchedImpacts
+
+        return PatchedImpacts(checkout, storage, progress)
+    return StockImpacts(checkout, storage, progress, server=server)
+
+
+def followed(
+    find: Callable[[], Revision], impact: Callable[[Sequence[Step]], dict[str, Any]], files: Mapping[str, SourceFile]
+) -> dict[str, Any]:
+    """What the revision does that `find` finds, as fields of Impact. `impact` tells what the steps invalidate, `files`
+    are those in the image."""
+    paths = {file.name: path for path, file in files.items()}
+    try:
+        revision = find()
+    except DefinedTwice as reason:
+        about = reason.method
+        where = place(paths.get(about["file"], about["file"]), about["line"])
+        return {
+            "full_rebuild_reason": str(reason),
+            "overwrites": [f"{pretty(about['signature'])} in {where}"],
+        }
+    except NeedsFullRebuild as reason:
+        return {"full_rebuild_reason": str(reason)}
+    return {"definitions": revision.definitions, **read(impact(revision.steps), paths)}
+
+
+def told(base: Base, old: Sources, new: Sources, found: Mapping[str, Any]) -> Impact:
+    """What was found of the step between sources, of which `base` is the base image."""
+    changed = tuple(path for path in ChangeSet.between(old, new).paths if path in base.files)
+    return Impact(base.id, new.id, changed_files=changed, **found)
+
+
+class StockImpacts(Builder):
+    """Of checkouts of the unmodified Julia 1.5."""
+
+    def present(self) -> Impact:
         base, sources = self.base, self.checkout.sources(self.base.sources)
         if sources.id == base.sources.id:
             return self._told(sources, sources, {})
@@ -49,10 +100,6 @@ class Impacts(Builder):
         return self._told(base.sources, sources, self.with_host(follow))
 
     def against(self, after: Checkout) -> Impact:
-        """Of other sources, on the chained image of the checkout's, which is made unless it is there.
-
-        Raises SetupError when that can't be chained, UserCodeError when sources do not parse or evaluate.
-        """
         base, old, new = self.base, self.checkout.sources(self.base.sources), after.sources(self.base.sources)
         if old.id == new.id:
             return self._told(old, new, {})
@@ -94,26 +141,17 @@ class Impacts(Builder):
         parsed: Parsed,
     ) -> dict[str, Any]:
         """What leads from the old sources, of which `host` has an image, to the new, as fields of Impact."""
-        paths = {file.name: path for path, file in files.items()}
-        try:
-            revision = revise(old, new, files, host, census, parsed)
-        except DefinedTwice as reason:
-            about = reason.method
-            where = place(paths.get(about["file"], about["file"]), about["line"])
-            return {
-                "full_rebuild_reason": str(reason),
-                "overwrites": [f"{pretty(about['signature'])} in {where}"],
-            }
-        except NeedsFullRebuild as reason:
-            return {"full_rebuild_reason": str(reason)}
-        self.progress("following what the edit invalidates", 1.0)
-        answer = host.impact(revision.steps, dependencies)
-        check(answer, revision.steps)
-        return {"definitions": revision.definitions, **read(answer, paths)}
+
+        def impact(steps: Sequence[Step]) -> dict[str, Any]:
+            self.progress("following what the edit invalidates", 1.0)
+            answer = host.impact(steps, dependencies)
+            check(answer, steps)
+            return answer
+
+        return followed(lambda: revise(old, new, files, host, census, parsed), impact, files)
 
     def _told(self, old: Sources, new: Sources, found: Mapping[str, Any]) -> Impact:
-        changed = tuple(path for path in ChangeSet.between(old, new).paths if path in self.base.files)
-        return Impact(self.base.id, new.id, changed_files=changed, server=self.server, **found)
+        return told(self.base, old, new, {**found, "server": self.server})
 
 
 class _Unchanged:
@@ -136,9 +174,9 @@ def compare(
     """What the step from one commit to another invalidates. Raises as `Impacts.against` does, and UsageError when one
     is no commit."""
     before, after = (CommitCheckout(checkout.root, commit_named(checkout.root, name)) for name in commits)
-    first = Impacts(before, storage, progress, server=server)
+    first = impacts_for(before, storage, progress, server=server)
     if before.sources(first.base.sources).id == first.base.sources.id:
-        found = Impacts(after, storage, progress, server=server).present()
+        found = impacts_for(after, storage, progress, server=server).present()
     else:
         found = first.against(after)
     return replace(found, compared=(before.at, after.at))

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import os
 import time
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
+from ..checkout import Checkout
+from ..distribution import JULIA_VERSION
+from ..engines import Progress
 from ..engines.stock15.host_program import Host
 from ..engines.stock15.layer import check, make_layer
 from ..errors import SetupError, UsageError, UserCodeError
-from ..revision import Revision
+from ..revision import Evaluate, Revision
 from ..serialized import LOADER, ChangedFile, Provenance, read, write
 from ..sources import ChangeSet, Sources
-from ..storage import digest_of
-from .build import CHAINED, Builder, Result
+from ..storage import Storage, digest_of
+from .build import CHAINED, PATCHED, Builder, ImageBuilder, Result
 
 REVISION = "revision.jl"
+
+Standing = Callable[[str], bool]
+"""Tells whether a text can be parsed inside an `if` block."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Exported:
         about = self.provenance
         return Result(
             status=status,
-            engine=CHAINED,
+            engine=CHAINED if about.julia == JULIA_VERSION else PATCHED,
             base_id=about.base,
             sources_id=about.sources,
             changed_files=tuple(one.path for one in about.files),
@@ -85,8 +94,16 @@ def _place(made: Path, file: Path) -> None:
         made.replace(file)
 
 
-class Reviser(Builder):
+class Reviser(ImageBuilder):
     """What is done with revisions of one checkout."""
+
+    @abstractmethod
+    def _found(self, sources: Sources) -> tuple[Revision, Standing]:
+        """The revision to sources, and what is known of its texts."""
+
+    @abstractmethod
+    def _make(self, revision: Revision, name: str, result: Result, commit: str | None) -> None:
+        """Publishes the image of a revision under a name."""
 
     def export(self) -> Exported:
         """The revision from the base image to the present sources.
@@ -113,13 +130,8 @@ class Reviser(Builder):
         if not changes.paths:
             revision = Revision((), ())
             return Exported(revision, provenance, write(revision, provenance))
-
-        def export(host: Host) -> Exported:
-            revision = self._revise(sources, host)
-            check(host.rehearse(revision.steps), revision.steps)
-            return Exported(revision, provenance, write(revision, provenance, lambda text: _stands(text, host)))
-
-        return self.with_host(export)
+        revision, stands = self._found(sources)
+        return Exported(revision, provenance, write(revision, provenance, stands))
 
     def apply(self, file: Path) -> Result:
         """The image of the revision in a file, from the store or made now. The checkout's sources do not matter.
@@ -144,19 +156,10 @@ class Reviser(Builder):
             if entry := self.store.find("images", name):
                 self._describe(result, entry)
                 return result
-
-            def make(host: Host) -> None:
-                with self.storage.staging("image") as made:
-                    libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
-                    try:
-                        layer = make_layer(self.base, given.revision, host, made, libjulia, self.progress)
-                    except UserCodeError as error:
-                        raise UserCodeError(f"{file}: {error.message}", error.detail) from error
-                    result.server = self.server
-                    result.take(layer)
-                    self._publish(name, made / "sys.so", result, given.provenance.commit)
-
-            self.with_host(make)
+            try:
+                self._make(given.revision, name, result, given.provenance.commit)
+            except UserCodeError as error:
+                raise UserCodeError(f"{file}: {error.message}", error.detail) from error
         result.status = "built"
         result.timings["total"] = time.monotonic() - begin
         return result
@@ -180,8 +183,41 @@ class Reviser(Builder):
         return result, file if found.revision.steps else None
 
 
-def _stands(text: str, host: Host) -> bool:
-    """Whether Julia's parser takes a text inside an `if` block for a part of it."""
-    within = f"if false\n{text}\nend".encode("utf-8", "surrogateescape")
-    parsed = host.parse(within)
-    return len(parsed) == 1 and "error" not in parsed[0]
+class StockReviser(Reviser, Builder):
+    """Of a checkout of the unmodified Julia 1.5."""
+
+    def _found(self, sources: Sources) -> tuple[Revision, Standing]:
+        def find(host: Host) -> tuple[Revision, Standing]:
+            revision = self._revise(sources, host)
+            check(host.rehearse(revision.steps), revision.steps)
+            return revision, standing(revision, host.parse_all)
+
+        return self.with_host(find)
+
+    def _make(self, revision: Revision, name: str, result: Result, commit: str | None) -> None:
+        def make(host: Host) -> None:
+            with self.storage.staging("image") as made:
+                libjulia = self.checkout.distribution.libraries / "libjulia.so.1"
+                layer = make_layer(self.base, revision, host, made, libjulia, self.progress)
+                result.server = self.server
+                result.take(layer)
+                self._publish(name, made / "sys.so", result, commit)
+
+        self.with_host(make)
+
+
+def reviser_for(checkout: Checkout, storage: Storage, progress: Progress) -> Reviser:
+    """That of a checkout that was adopted. Raises SetupError when it was not."""
+    if checkout.is_patched:
+        from .revisions_patched import PatchedReviser
+
+        return PatchedReviser(checkout, storage, progress)
+    return StockReviser(checkout, storage, progress)
+
+
+def standing(revision: Revision, parse_all: Callable[[Sequence[bytes]], list[list[dict[str, Any]]]]) -> Standing:
+    """What tells of a revision's texts whether Julia's parser takes them inside an `if` block for a part of it."""
+    texts = [step.text for step in revision.steps if isinstance(step, Evaluate)]
+    within = [f"if false\n{text}\nend".encode("utf-8", "surrogateescape") for text in texts]
+    parsed = zip(texts, parse_all(within) if within else (), strict=True)
+    return {text for text, found in parsed if len(found) == 1 and "error" not in found[0]}.__contains__

@@ -69,7 +69,7 @@ def tests_for(paths: Iterable[str], test_directory: Path) -> list[str]:
     for path in paths:
         first, *rest = path.split("/")
         if first == "stdlib" and rest:
-            chosen[rest[0]] = None
+            chosen[rest[0].partition("-")[0]] = None  # a fetched one has its commit behind its name
             continue
         name = "/".join(rest).removesuffix(".jl")
         found = [test for test in TESTS_OF.get(name, (name,)) if _exists(test, test_directory)]

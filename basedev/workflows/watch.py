@@ -24,7 +24,7 @@ from ..errors import SetupError, UserCodeError
 from ..process import INTERRUPTIONS, PLACE, Background, how_it_ended
 from ..shim import LAUNCH
 from ..sizes import effect
-from ..sources import ChangeSet, Sources
+from ..sources import ChangeSet, Sources, library_of
 from ..watching import Watcher
 from .build import NOTHING_KNOWN
 from .run import julia_command
@@ -299,7 +299,7 @@ class Watch:
         if self._id != saved:  # it read what was saved just after it had begun, or was there only in between
             self._look()
         if self.tests is not None and not status and not self._build:
-            self._start_tests(told["changed_files"])
+            self._start_tests([*told["changed_files"], *filter(library_of, told["ignored_files"])])
 
     def _start_tests(self, changed_files: Sequence[str]) -> None:
         names = tuple(self.tests or tests_for(changed_files, self.checkout.root / "test"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from ...checkout import Checkout
 from ...choice import stamp
 from ...elf import ImageSymbols
 from ...errors import SetupError
+from ...includes import SourceFile
 from ...places import SYSIMAGE
 from ...sourcefiles import source_files
 from ...sources import Sources
@@ -36,7 +38,7 @@ ARCHIVE = "usr/lib/julia/sys-o.a"
 LOADED = "usr/lib/julia/sysbase-o.a"
 """What `make` makes by loading all sources, and anew where one of them is newer (`sysimage.mk`)."""
 
-PROGRAM = (SCRIPT, SCRIPT.with_name("census.jl"), SCRIPT.with_name("cutoff.jl"))
+PROGRAM = tuple(SCRIPT.with_name(name) for name in ("host.jl", "census.jl", "cutoff.jl", "impact.jl"))
 """What the host's image has in it, and takes the census: its digests are compared with those that it gives later."""
 
 BOOT = "base/boot.jl"
@@ -109,6 +111,21 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
                 _check_times(checkout, about["included"])
                 entry = Store(storage).publish("bases", name, made, about)
     return BaseImage(entry)
+
+
+def files_in(recorded: Sequence[tuple[str, str]], known: Mapping[str, SourceFile]) -> dict[str, SourceFile]:
+    """The files in an image that was chained on one with the files `known`, by path, from what Julia recorded of them
+    as (module, place). A new one is where those beside it are."""
+    [base] = [where.removesuffix("Base.jl") for _, where in recorded if where.endswith("/base/Base.jl")]
+    paths = {file.name: path for path, file in known.items()}
+    directories = {posixpath.dirname(name): posixpath.dirname(path) for name, path in paths.items()}
+
+    def path_of(where: str) -> str:
+        name = where.removeprefix(base)
+        directory, _, last = name.rpartition("/")
+        return paths.get(name) or f"{directories.get(directory, f'base/{directory}')}/{last}"
+
+    return files_of(included([("Core", f"{base}boot.jl"), *recorded], path_of))
 
 
 def record_base(checkout: Checkout, base: BaseImage) -> None:

@@ -177,6 +177,32 @@ if documents
     end
 end
 
+# Files that are included now, each behind the one before it, or no more. They are told relative to base/, but for those of
+# standard libraries.
+root = ""
+for (_, file) in Base._included_files
+    if Base.endswith(file, "/base/Base.jl")
+        global root = Base.chopsuffix(file, "Base.jl")
+    end
+end
+for step in STEPS
+    if step[1] === :include
+        after = Base.joinpath(root, step[4])
+        place = Base.lastindex(Base._included_files)
+        while !(Base._included_files[place][2] == after)
+            place = place - 1
+        end
+        Base.insert!(Base._included_files, place + 1, (step[2], Base.joinpath(root, step[3])))
+    elseif step[1] === :exclude
+        gone = Base.joinpath(root, step[3])
+        for place in Base.reverse(Base.eachindex(Base._included_files))
+            if Base._included_files[place][1] === step[2] && Base._included_files[place][2] == gone
+                Base.deleteat!(Base._included_files, place)
+            end
+        end
+    end
+end
+
 start = Base.get_world_counter()
 limited = Any[]  # names of types of functions of which inference looks at one method only
 for step in STEPS
@@ -236,12 +262,7 @@ end
 # Docstrings of one name stand in the order in which they were there, new ones where Julia's build puts them: before it
 # can document, it keeps them in a list from the last to the first.
 if documents
-    places, root = Base.Dict{Base.String,Any}(), ""
-    for (_, file) in Base._included_files
-        if Base.endswith(file, "/base/Base.jl")
-            global root = Base.chopsuffix(file, "Base.jl")
-        end
-    end
+    places = Base.Dict{Base.String,Any}()
     for (_, file) in Base._included_files
         Base.get!(places, Base.String(Base.chopprefix(file, root)), Base.length(places))
     end

@@ -14,6 +14,7 @@
 #                                      {"defined", "names", "effects", "errors", "emptied", "invalidated"}:
 #                                      what the steps do. They are done for good; ask another host after that. The numbers
 #                                      of those come first that define generated methods again which generate the same
+#   impact COUNT, then COUNT steps     what `trial` tells, and what the steps invalidate, as `impact.jl` describes it
 #   compiler                           after a trial: the argument types of what Julia's compiler uses that the steps change
 #   census LENGTH COUNT                and then a path and so many statements as steps `evaluate`: writes to the file what
 #                                      each runs. Answers with a digest of what each gives, or "error: " and a message
@@ -416,7 +417,8 @@ function not_imported(found, m, tree)
     return found
 end
 
-function trial(steps, alike = Int[])
+# `ended` gets the instances of which code is ended.
+function trial(steps, alike = Int[], ended = Base.IdSet{Any}())
     log = ccall(:jl_debug_method_invalidation, Any, (Cint,), 1)
     start = Base.get_world_counter()
     ends, errors, effects = UInt[], Any[], Any[]
@@ -448,15 +450,14 @@ function trial(steps, alike = Int[])
         step in alike || before !== nothing && is_same(before, method) || note_compilers(method, something(before, method))
         push!(defined, append!(Object(["step" => step, "replaces" => replaces]), about(method)))
     end
-    instances = Base.IdSet{Any}()
-    foreach(one -> one isa Core.MethodInstance && push!(instances, one), log)
+    foreach(one -> one isa Core.MethodInstance && push!(ended, one), log)
     return Object([
         "defined" => defined,
         "names" => changed_names(start),
         "effects" => effects,
         "errors" => errors,
         "emptied" => emptied(steps),
-        "invalidated" => length(instances),
+        "invalidated" => length(ended),
     ])
 end
 
@@ -781,6 +782,8 @@ end
 include("census.jl")
 include("cutoff.jl")
 
+include("impact.jl")
+
 function native()
     found = Any[]
     each_method() do method
@@ -820,6 +823,8 @@ function answer(requests, request)
         json(io, Any[parsed(text) for text in texts])
     elseif kind == "trial"
         json(io, trial(read_steps(requests, parse(Int, rest[1])), parse.(Int, rest[2:end])))
+    elseif kind == "impact"
+        json(io, impact(read_steps(requests, parse(Int, rest[1]))))
     elseif kind == "compiler"
         json(io, Any[full_text(one.specTypes) for one in used_by_compiler()])
     elseif kind == "census"

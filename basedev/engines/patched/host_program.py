@@ -27,6 +27,9 @@ SCRIPT = Path(__file__).with_name("host.jl")
 GENERATES = " generates"
 """What `census.jl` marks the result of a statement with that defines a generated method."""
 
+INIT = "__init__"
+"""What Julia calls of each module when it starts."""
+
 IN_THE_WAY = ("it is already declared", "conflicts with an existing")
 """What Julia says where a name is exported that was public, or imported where it was bound."""
 
@@ -101,7 +104,8 @@ def _about_name(request: str, module: str, name: str) -> tuple[bytes, bytes, byt
     return f"{request} {len(words[0])} {len(words[1])}\n".encode(), *words
 
 
-def _defining(steps: Sequence[Step]) -> list[Step]:
+def defining(steps: Sequence[Step]) -> list[Step]:
+    """Those of a revision's steps that a host performs: what it tells of steps by their numbers are these."""
     return [step for step in steps if isinstance(step, Evaluate | Delete | Unbind)]
 
 
@@ -197,11 +201,16 @@ class Host:
 
         Raises NeedsFullRebuild where only a Julia without the old definitions can evaluate them.
         """
-        answer = dict(self._trial(_defining(steps))[0])
+        answer = dict(self._trial(defining(steps))[0])
         for error in answer["errors"]:
             if any(words in error["message"] for words in IN_THE_WAY):
                 raise NeedsFullRebuild(error["message"].splitlines()[0])
         return answer
+
+    def impact(self, steps: Sequence[Step]) -> dict[str, Any]:
+        """What `trial` tells, and what the steps invalidate, as `impact.jl` describes it."""
+        steps = defining(steps)
+        return dict(self._fresh().ask(b"impact %d\n" % len(steps), *encode(steps)))
 
     def _trial(self, steps: list[Step]) -> tuple[dict[str, Any], _Process]:
         """What evaluating the steps does, and the process that did it."""
@@ -219,11 +228,13 @@ class Host:
 
         Raises NeedsFullRebuild where it is not known whether these give the same, or how to take back what they did.
         """
-        steps = _defining(steps)
+        steps = defining(steps)
         answer, process = self._trial(steps)
         if answer["errors"]:
             said = answer["errors"][0]["message"].splitlines()[0]
             raise NeedsFullRebuild(f"a definition can't be taken back: {said}")
+        if fresh := [one["module"] for one in answer["defined"] if one["name"] == INIT and not one["replaces"]]:
+            raise NeedsFullRebuild(f"{fresh[0]}.{INIT} is new: which modules have one is noted while Julia is built")
         if users := process.ask(b"compiler\n"):
             user = min(map(pretty, users))
             raise NeedsFullRebuild(f"Julia's compiler uses what changed (in {user}), and compiled everything")
@@ -298,12 +309,12 @@ class Host:
         """What stays valid of the code that the steps end. To be asked last."""
         if any(isinstance(step, Evaluate) and "max_methods" in step.text for step in steps):
             return Kept(no_cutoff_reason="inference may look at fewer methods")
-        answer = self._trial(_defining(steps))[1].ask(b"kept\n")
+        answer = self._trial(defining(steps))[1].ask(b"kept\n")
         return Kept(answer["kept"], answer["succeeded"], answer["inferred"], answer["reason"])
 
     def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
         """What each statement gives after the steps: a digest, or "error: " and the message."""
-        return self._results(self._trial(_defining(steps))[1], statements)
+        return self._results(self._trial(defining(steps))[1], statements)
 
     def compare(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[tuple[str, str, str]]:
         """What each statement gives before the steps, once more, and after.

@@ -48,6 +48,7 @@ def _requests(census: Path) -> bytes:
         (
             *(b"facts\n", b"parse 1\n%d\n" % len(text), text),
             *(b"census %d %d\n" % (len(path), len(STATEMENTS)), path, *encode(STATEMENTS)),
+            *(b"impact %d\n" % len(STATEMENTS), *encode(STATEMENTS)),
             *(b"trial %d\n" % len(steps), *encode(steps)),
             *(b"affected %d\n" % len(path), path),
             *(b"results %d\n" % len(STATEMENTS), *encode(STATEMENTS)),

@@ -11,7 +11,7 @@ from pathlib import Path
 from ... import link, process
 from ...behind import PAGE, fill_room, write_room
 from ...errors import NeedsFullRebuild, SetupError
-from ...revision import Delete, Evaluate, Move, Step, Unbind, Undocument, Unlog
+from ...revision import Delete, Evaluate, Exclude, Include, Move, Step, Unbind, Undocument, Unlog
 from .jumps import write_jumps
 
 SCRIPT = Path(__file__).with_name("chain.jl")
@@ -133,6 +133,10 @@ def _words(step: Step) -> list[str]:
         return [":undocument", _module(step.module), literal(step.file), str(step.first), str(step.last)]
     if isinstance(step, Unbind):
         return [":unbind", _module(step.module), f"Core.Symbol({literal(step.name)})"]
+    if isinstance(step, Include):
+        return [":include", _module(step.module), literal(step.file), literal(step.after)]
+    if isinstance(step, Exclude):
+        return [":exclude", _module(step.module), literal(step.file)]
     if isinstance(step, Unlog):
         return []  # a message gets another id than in a rebuild
     raise NeedsFullRebuild(f"{type(step).__name__.lower()} is no step of a revision on this Julia yet")

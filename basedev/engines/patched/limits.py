@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ...difference import FileDifference
 from ...errors import NeedsFullRebuild
-from ...includes import SourceFile
-from ...sources import ChangeSet
+from ...includes import Includes, SourceFile
+from ...sources import ChangeSet, Sources
 from ...syntax import (
     Statement,
     Tree,
@@ -18,17 +20,27 @@ from ...syntax import (
     registers,
 )
 
+STARTS_COMPILER = "base/Base_compiler.jl"
+"""The file that includes what the compiler runs, and starts it."""
 
-def check(changes: ChangeSet, files: dict[str, SourceFile]) -> None:
+NOWHERE = SourceFile("", ())
+"""A file of which nothing has to be known but its path."""
+
+
+def check(old: Sources, new: Sources, files: Mapping[str, SourceFile]) -> None:
     """Raises NeedsFullRebuild when a file changed of which nothing is chained."""
+    changes = ChangeSet.between(old, new)
     for path in changes.paths:
         if path.startswith("Compiler/"):
             raise NeedsFullRebuild(f"{path} is Julia's compiler, which compiled everything")
-        if path in files and not path.startswith("base/"):
-            raise NeedsFullRebuild(f"{path} is no source of Base: only those are chained on this Julia yet")
-    for path in changes.deleted:
-        if path in files:
-            raise NeedsFullRebuild(f"{path} is gone")
+    added = dict.fromkeys(changes.added, NOWHERE)
+    including = Includes(old, new, {**files, **added}, None).now if added else {}
+    for path in added:
+        place = path
+        while place in including:
+            place, _ = including[place]
+            if place == STARTS_COMPILER:
+                raise NeedsFullRebuild(f"{path} is new, and the compiler, which is started after it, would see it")
 
 
 def check_difference(path: str, difference: FileDifference) -> None:

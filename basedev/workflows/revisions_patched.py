@@ -1,0 +1,45 @@
+"""`basedev revision` and `basedev run --replay` for a source checkout of current Julia."""
+
+from __future__ import annotations
+
+from ..engines.patched.host_program import Host, defining
+from ..engines.patched.layer import prepared
+from ..errors import UserCodeError
+from ..revision import Delete, Evaluate, Revision, Unbind
+from ..sources import Sources
+from .build import Result
+from .build_patched import PatchedBuilder, old_lines
+from .revisions import Reviser, Standing, standing
+
+
+class PatchedReviser(Reviser, PatchedBuilder):
+    """See `Reviser`."""
+
+    def _found(self, sources: Sources) -> tuple[Revision, Standing]:
+        self._check_ground()
+        with self._host() as host:
+            revision = self._revise(sources, host)
+            return revision, standing(revision, host.parse_all)
+
+    def _make(self, revision: Revision, name: str, result: Result, commit: str | None) -> None:
+        self._check_ground()
+        with self.storage.staging("image") as made, prepared(self.base, self.checkout.julia, made) as make_layer:
+            with self._host() as host:
+                result.invalidated = self._tried(host, revision)
+                kept = self._cut_off(host, revision, result)
+            layer = make_layer(revision.steps, kept, self.progress)
+            result.linker, result.timings = layer.linker, dict(layer.timings)
+            result.old_lines_reason = old_lines(revision)
+            self._publish(name, made / "sys.so", result, commit)
+
+    @staticmethod
+    def _tried(host: Host, revision: Revision) -> int:
+        """How many MethodInstances a revision invalidates. Raises UserCodeError when a definition fails,
+        NeedsFullRebuild when it can't be chained."""
+        for error in host.trial(revision.steps)["errors"]:
+            step = defining(revision.steps)[error["step"]]
+            assert isinstance(step, Evaluate | Delete | Unbind)
+            what = f"{step.file}:{step.line}" if isinstance(step, Evaluate) else f"{step.module}.{step.name}"
+            raise UserCodeError(f"{what}: a definition fails when it is evaluated", error["message"])
+        host.computed(revision.steps, None, None)
+        return host.invalidated
