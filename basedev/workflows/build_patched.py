@@ -19,7 +19,7 @@ from ..engines.patched.layer import prepared
 from ..engines.patched.limits import check, check_difference
 from ..engines.patched.makefile import make, make_aside, make_generated, make_runtime
 from ..engines.patched.runtime import Runtime
-from ..errors import NeedsFullRebuild, SetupError
+from ..errors import InternalError, NeedsFullRebuild, SetupError
 from ..places import SYSIMAGE
 from ..revise import revise
 from ..revision import Move, Revision
@@ -169,6 +169,15 @@ class PatchedBuilder(ImageBuilder):
             result.define(self._revise(sources, host).definitions)
 
     def _chain(self, sources: Sources, result: Result, engine: str) -> None:
+        try:
+            self._chain_once(sources, result, engine, cutoff=engine == PATCHED)
+        except InternalError as error:
+            if not result.reinferred:
+                raise
+            self._chain_once(sources, result, engine, cutoff=False)
+            result.no_cutoff_reason = f"defect: {error}"
+
+    def _chain_once(self, sources: Sources, result: Result, engine: str, *, cutoff: bool) -> None:
         self._check_ground()
         begin = time.monotonic()
         commit = self.checkout.commit
@@ -178,7 +187,7 @@ class PatchedBuilder(ImageBuilder):
                 revision = self._revise(sources, host)
                 result.invalidated = host.invalidated
                 revised = time.monotonic()
-                kept = self._cut_off(host, revision, result) if engine == PATCHED else Kept()
+                kept = self._cut_off(host, revision, result) if cutoff else Kept()
             inferred = time.monotonic()
             layer = make_layer(revision.steps, kept, self.progress)
             result.define(revision.definitions)

@@ -322,13 +322,29 @@ world = Base.get_world_counter()
 numbers = Base.convert(Base.Ptr{Core.Int}, Base.pointer(KEPT))  # each list behind its length
 begins = Base.reinterpret(Core.Int, Base.pointer_from_objref(Core.CodeInstance))
 kept, kept_instances, stale, succeeded = Any[], Base.IdSet{Any}(), Any[], Any[]
-at, list_end = 2, 1 + 4 * Base.unsafe_load(numbers, 1)
-while at < Base.div(Base.sizeof(KEPT), 8)
+at = 4
+kept_at = at + Base.unsafe_load(numbers, 1)
+succeeded_at = kept_at + Base.unsafe_load(numbers, 2)
+while at < succeeded_at + Base.unsafe_load(numbers, 3)
     code = Base.unsafe_pointer_to_objref(Base.reinterpret(Base.Ptr{Core.Cvoid}, begins + Base.unsafe_load(numbers, at)))
-    if !(isa(code, Core.CodeInstance) && code.def.specTypes.hash == Base.unsafe_load(numbers, at + 1))
+    instance = isa(code, Core.CodeInstance) ? code.def : code
+    if !(isa(instance, Core.MethodInstance) && instance.specTypes.hash == Base.unsafe_load(numbers, at + 1))
         Base.error("what early cutoff keeps is not in this image")
     end
-    if list_end < at
+    if at < kept_at
+        # Generators run what is compiled after the revision, as long as nothing else is valid.
+        method = ccall(:jl_methtable_lookup, Any, (Any, Core.UInt), instance.def.sig, world)
+        instance = Base.Compiler.specialize_method(method, instance.specTypes, instance.sparam_vals)
+        place = Base.Ref{Core.CodeInstance}()
+        try
+            ccall(:jl_code_for_staged, Any, (Any, Core.UInt, Base.Ptr{Core.CodeInstance}), instance, world, place)
+        catch
+            # inference does without
+        end
+        global at = at + 2
+        continue
+    end
+    if !(at < succeeded_at)
         Base.push!(succeeded, code)
         global at = at + 2
         continue
@@ -351,8 +367,8 @@ end
 
 # Native code that stays comes to what took the place of what it calls.
 for old in succeeded
-    match = Base.only(Base._methods_by_ftype(old.def.specTypes, -1, world))
-    instance = Base.Compiler.specialize_method(match)
+    method = ccall(:jl_methtable_lookup, Any, (Any, Core.UInt), old.def.def.sig, world)
+    instance = Base.Compiler.specialize_method(method, old.def.specTypes, old.def.sparam_vals)
     ccall(:jl_compile_method_instance, Core.Cvoid, (Any, Base.Ptr{Core.Cvoid}, Core.UInt), instance, Base.C_NULL, world)
     code = instance.cache
     while !(code.owner === Core.nothing && code.min_world <= world <= code.max_world)
@@ -372,17 +388,12 @@ for code in stale
         instance = isa(edge, Core.CodeInstance) ? edge.def : edge
         method = isa(instance, Core.MethodInstance) ? instance.def : instance
         if isa(method, Core.Method)
-            match = Core.nothing
-            for one in Base._methods_by_ftype(method.sig, -1, world)
-                if one.method.sig == method.sig
-                    match = one.method
-                    break
-                end
+            present_method = ccall(:jl_methtable_lookup, Any, (Any, Core.UInt), method.sig, world)
+            is_live = present_method === method
+            if isa(instance, Core.MethodInstance) && !is_live
+                instance = Base.Compiler.specialize_method(present_method, instance.specTypes, instance.sparam_vals)
             end
-            if isa(instance, Core.MethodInstance) && !(match === method)
-                instance = Base.Compiler.specialize_method(match, instance.specTypes, instance.sparam_vals)
-            end
-            if isa(edge, Core.CodeInstance) && (!(match === method) || edge.max_world != Base.typemax(Core.UInt))
+            if isa(edge, Core.CodeInstance) && (!is_live || edge.max_world != Base.typemax(Core.UInt))
                 edge = instance
                 present = Base.isdefined(instance, :cache) ? instance.cache : Core.nothing
                 while isa(present, Core.CodeInstance)
@@ -391,8 +402,8 @@ for code in stale
                     end
                     present = Base.isdefined(present, :next) ? present.next : Core.nothing
                 end
-            elseif !(match === method)
-                edge = isa(edge, Core.Method) ? match : instance
+            elseif !is_live
+                edge = isa(edge, Core.Method) ? present_method : instance
             end
         end
         Base.push!(edges, edge)

@@ -42,24 +42,28 @@ function kept()
     for (code, callees) in cutoff.called
         stays(code) && foreach(one -> stays(one) || push!(succeeded, one), callees)
     end
+    anew = reason === nothing ? generated_anew(cutoff) : Method[]
+    generated = Any[handle_of(one) for method in anew for one in generated_before(cutoff, method)]
     is_stale(code) = any(edge -> is_past(cutoff, edge, stays), code.edges)
     return Object([
         "reason" => reason,
         "kept" => Any[Any[handle_of(code)..., Int(code.ipo_purity_bits), is_stale(code)] for code in kept],
         "succeeded" => Any[handle_of(code) for code in succeeded],
+        "generated" => generated,
         "inferred" => inferred[],
     ])
 end
 
-# Where a CodeInstance of the base image is, in any process, and what tells that it is that one.
-handle_of(code) = Any[distance(code), Int(code.def.specTypes.hash)]
+# Where a CodeInstance or MethodInstance of the base image is, in any process, and what tells that it is that one.
+handle_of(code::Core.CodeInstance) = Any[distance(code), Int(code.def.specTypes.hash)]
+handle_of(instance::Core.MethodInstance) = Any[distance(instance), Int(instance.specTypes.hash)]
 
 distance(code) = place(code) - place(Core.CodeInstance)
 
 const FARTHEST = Int64[]  # of the base image's: those of the host's own image are behind it
 
-is_of_base(@nospecialize(code)) =
-    code isa Core.CodeInstance && in_image(code) && distance(code) <= get(FARTHEST, 1, typemax(Int64))
+is_of_base(@nospecialize(code::Union{Core.CodeInstance,Core.MethodInstance})) =
+    in_image(code) && distance(code) <= get(FARTHEST, 1, typemax(Int64))
 
 # To be called on the base image, when the host's is made.
 function note_farthest()
@@ -67,8 +71,9 @@ function note_farthest()
     each_method() do method
         for instance in Base.specializations(method), code in codes_of(instance)
             in_image(code) || continue
-            for one in (code, (isdefined(code, :edges) ? code.edges : ())...)
-                one isa Core.CodeInstance && in_image(one) && (FARTHEST[1] = max(FARTHEST[1], distance(one)))
+            for one in (instance, code, (isdefined(code, :edges) ? code.edges : ())...)
+                is_known = one isa Union{Core.CodeInstance,Core.MethodInstance} && in_image(one)
+                is_known && (FARTHEST[1] = max(FARTHEST[1], distance(one)))
             end
         end
     end
@@ -76,7 +81,7 @@ end
 
 # Whether it is one that is in no cache, for what was asked with constant arguments.
 is_ended_edge(cutoff, @nospecialize(edge)) =
-    is_of_base(edge) && !haskey(cutoff.effects, edge) &&
+    edge isa Core.CodeInstance && is_of_base(edge) && !haskey(cutoff.effects, edge) &&
     cutoff.before <= edge.max_world < typemax(UInt) && edge.def isa Core.MethodInstance &&
     edge.def.specTypes isa DataType && is_live(cutoff, edge.def.def)
 
@@ -84,21 +89,23 @@ is_ended_edge(cutoff, @nospecialize(edge)) =
 # was compiled after the steps. Inference finds what they gave.
 function run_generators(cutoff)
     run = Base.IdSet{Any}()
-    for method in generated_anew(cutoff)
-        before = method_of(method.sig, cutoff.before)
-        for instance in (before === nothing ? () : collect(Any, Base.specializations(before)))
-            present = Base.Compiler.specialize_method(method, instance.specTypes, instance.sparam_vals)
-            push!(run, present)
-            Base.Compiler.may_invoke_generator(present) || continue
-            kept = Ref{Core.CodeInstance}()
-            try
-                ccall(:jl_code_for_staged, Any, (Any, UInt, Ptr{Core.CodeInstance}), present, cutoff.now, kept)
-            catch
-                # inference does without
-            end
+    for method in generated_anew(cutoff), instance in generated_before(cutoff, method)
+        present = Base.Compiler.specialize_method(method, instance.specTypes, instance.sparam_vals)
+        push!(run, present)
+        kept = Ref{Core.CodeInstance}()
+        try
+            ccall(:jl_code_for_staged, Any, (Any, UInt, Ptr{Core.CodeInstance}), present, cutoff.now, kept)
+        catch
+            # inference does without
         end
     end
     return run
+end
+
+function generated_before(cutoff, method)
+    before = method_of(method.sig, cutoff.before)
+    instances = before === nothing ? Any[] : collect(Any, Base.specializations(before))
+    return filter(one -> is_of_base(one) && one.specTypes isa DataType && Base.Compiler.may_invoke_generator(one), instances)
 end
 
 function generated_anew(cutoff)
@@ -141,7 +148,8 @@ function cut_off(cutoff, inferred)
         is_other_for_users(cutoff, code) || continue
         foreach(user -> waiting[ranks[user]] = true, get(cutoff.users, code.def, ()))
     end
-    return something(late_generator(cutoff, run), recursion(cutoff), Some(nothing))
+    fresh = present_results(cutoff)
+    return something(late_generator(cutoff, run), recursion(cutoff, fresh), run_what_stays(cutoff, fresh), Some(nothing))
 end
 
 # Those that Julia ended, each behind what it asked about, but for cycles.
@@ -217,18 +225,20 @@ function note_run(cutoff)
     end
 end
 
-may_be_run(code) = Base.Compiler.is_foldable(Base.Compiler.decode_effects(code.ipo_purity_bits), true)
+may_be_run(code::Core.CodeInstance) = may_be_run(code.ipo_purity_bits)
+may_be_run(effects::UInt32) = Base.Compiler.is_foldable(Base.Compiler.decode_effects(effects), true)
 
 # Those that asked about what was edited, by whatever way: in whose source a name stands that is bound to something else, who may
 # be run, or may have run such a one, and whom none of these leads to.
 function first_ones(cutoff)
     names = Base.IdSet{Symbol}()
     isempty(cutoff.effects) || foreach(entry -> push!(names, entry[2].second), changed_names(cutoff.before))
-    asking, known = Base.IdSet{Any}(), IdDict{Any,Bool}()
+    asking, known, naming = Base.IdSet{Any}(), IdDict{Any,Bool}(), IdDict{Any,Bool}()
+    names_one(method) = !isempty(names) && known!(one -> is_naming(one, names), naming, method)
     for (code, ones) in cutoff.asked
-        source = isempty(names) ? nothing : lowered(instance_of(code).def)
         any(one -> known!((@nospecialize(one)) -> is_edited(one, names), known, one), ones) ||
-            source !== nothing && mentions(part -> part isa GlobalRef && part.name in names, source) || continue
+            names_one(instance_of(code).def) ||
+            any(one -> one isa Core.MethodInstance && names_one(one.def), ones) || continue
         push!(asking, code)
     end
     for code in cutoff.run
@@ -248,6 +258,11 @@ function first_ones(cutoff)
     return collect(Core.CodeInstance, asking)
 end
 
+function is_naming(method, names)
+    source = method isa Method ? lowered(method) : nothing
+    return source !== nothing && mentions(part -> part isa GlobalRef && part.name in names, source)
+end
+
 is_edited(@nospecialize(one), names) =
     one isa Core.Binding ? one.globalref.name in names :
     meets_changed(one isa Method ? one.sig : one isa Type ? one : one.specTypes)
@@ -257,7 +272,7 @@ function is_other_for_users(cutoff, code)
     # with what was inferred from it meanwhile
     ccall(:jl_invalidate_code_instance, Cvoid, (Any, UInt), code, cutoff.now - 1)
     effects = compared(cutoff, code)
-    if effects === nothing || code in cutoff.run
+    if effects === nothing || code in cutoff.run || may_be_run(effects)
         cutoff.found[code] = OTHER
         return true
     end
@@ -370,7 +385,7 @@ end
 # Native code that stays jumps to what took the place of what it calls, which has to be called in the same way.
 function is_same_callee(cutoff, called, @nospecialize(one), @nospecialize(other))
     one === other && return true
-    is_of_base(one) && other isa Core.CodeInstance && is_same_edge(cutoff, one, other) ||
+    one isa Core.CodeInstance && other isa Core.CodeInstance && is_of_base(one) && is_same_edge(cutoff, one, other) ||
         return false
     is_constant = isdefined(one, :rettype_const)
     one.rettype == other.rettype && is_constant === isdefined(other, :rettype_const) || return false
@@ -386,8 +401,8 @@ function is_past(cutoff, @nospecialize(edge), stays)
     return edge isa Method && !is_live(cutoff, edge)
 end
 
-# What calls itself only since the steps was inferred from results that do not know it: it needs not end, though they say so.
-function recursion(cutoff)
+# Results, in the present world, of what is other or new.
+function present_results(cutoff)
     interpreter = Base.Compiler.NativeInterpreter(cutoff.now)
     fresh, instances = Core.CodeInstance[], Any[code.def for (code, what) in cutoff.found if what === OTHER]
     each_method() do method
@@ -397,6 +412,29 @@ function recursion(cutoff)
         code = Base.Compiler.typeinf_ext(interpreter, instance, Base.Compiler.SOURCE_MODE_NOT_REQUIRED)
         code isa Core.CodeInstance && push!(fresh, code)
     end
+    return fresh
+end
+
+# What may be run now, as it is declared to be, must not call what stays.
+function run_what_stays(cutoff, fresh)
+    seen, waiting = Base.IdSet{Any}(), Any[code for code in fresh if may_be_run(code)]
+    while !isempty(waiting)
+        code = pop!(waiting)
+        code in seen && continue
+        push!(seen, code)
+        haskey(cutoff.effects, code) && return "$(instance_of(code).def.name) may be run by inference"
+        for edge in code.edges
+            instance = edge isa Core.CodeInstance ? instance_of(edge) : edge
+            instance isa Core.MethodInstance || continue
+            present = filter(one -> is_present(one, cutoff.now), codes_of(instance))
+            append!(waiting, filter(one -> haskey(cutoff.effects, one) || one in fresh, present))
+        end
+    end
+    return nothing
+end
+
+# What calls itself only since the steps was inferred from results that do not know it: it needs not end, though they say so.
+function recursion(cutoff, fresh)
     successors = IdDict{Any,Core.CodeInstance}(instance_of(code).specTypes => code for code in fresh)
     for code in fresh
         ends(code) && calls_itself(cutoff, code, cutoff.now, successors) || continue

@@ -24,7 +24,7 @@
 #   documented COUNT                   and then statements that document: a digest of the docstrings that these make
 #   users LENGTH LENGTH                and then a module and a name: in which modules it stands for the same
 #   left LENGTH LENGTH                 after a trial that bound a name to something else: what has still what it was
-#   kept                               after a trial, as the last request: {"reason", "kept", "succeeded", "inferred"}: of what
+#   kept                               after a trial, as the last request: {"reason", "kept", "succeeded", "generated", "inferred"}: of what
 #                                      it ended, what stays valid (where it is in the base image's heap, the hash of its
 #                                      types, its effects, whether an edge of it is past), and what that calls and is another
 #                                      now; or why nothing stays

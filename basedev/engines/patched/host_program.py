@@ -118,16 +118,17 @@ class Kept:
     """Each CodeInstance that stays valid, its effects, and whether an edge of it is to be replaced."""
     succeeded: Sequence[tuple[int, int]] = ()
     """CodeInstances of which native code has to come to what took their place."""
+    generated: Sequence[tuple[int, int]] = ()
+    """MethodInstances of generated methods that are defined again: what they generate now is found out before anything
+    stays valid."""
     inferred: int = 0
     """How many were inferred anew for that."""
     no_cutoff_reason: str | None = None
 
     def encoded(self) -> bytes:
-        """For the program that writes an image (`chain.jl`): two lists of numbers, the first behind its length."""
-        numbers = [
-            len(self.code),
-            *(int(one) for part in (self.code, self.succeeded) for entry in part for one in entry),
-        ]
+        """For the program that writes an image (`chain.jl`): the lengths of three lists of numbers, and these."""
+        lists = [[int(one) for entry in part for one in entry] for part in (self.generated, self.code, self.succeeded)]
+        numbers = [*map(len, lists), *(one for part in lists for one in part)]
         return array("q", numbers).tobytes()
 
 
@@ -310,7 +311,7 @@ class Host:
         if any(isinstance(step, Evaluate) and "max_methods" in step.text for step in steps):
             return Kept(no_cutoff_reason="inference may look at fewer methods")
         answer = self._trial(defining(steps))[1].ask(b"kept\n")
-        return Kept(answer["kept"], answer["succeeded"], answer["inferred"], answer["reason"])
+        return Kept(answer["kept"], answer["succeeded"], answer["generated"], answer["inferred"], answer["reason"])
 
     def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
         """What each statement gives after the steps: a digest, or "error: " and the message."""

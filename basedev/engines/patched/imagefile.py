@@ -118,7 +118,7 @@ def program(steps: Sequence[Step], kept: Path | None = None) -> str:
     early cutoff keeps (`Kept`)."""
     lines = [ROOTS, "const STEPS = Core.Any["]
     lines += [f"    ({', '.join(words)})," for words in map(_words, steps) if words]
-    lines += ["]", f"const KEPT = {f'Base.read({literal(os.fspath(kept))})' if kept else 'Base.fill(0, 1)'}"]
+    lines += ["]", f"const KEPT = {f'Base.read({literal(os.fspath(kept))})' if kept else 'Base.fill(0, 3)'}"]
     return "\n".join([*lines, "", SCRIPT.read_text()])
 
 
