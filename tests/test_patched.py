@@ -35,8 +35,8 @@ from basedev.sources import Sources
 from basedev.storage import Storage, file_digest
 from basedev.store import Store
 from basedev.syntax import Literal, Statement, Tree
+from basedev.workflows import testing
 from basedev.workflows.build_patched import PatchedBuilder, not_loaded
-from basedev.workflows.testing import tests_for
 from basedev.workflows.verify import compare, describe, native_difference
 
 UTIL = "base/strings/util.jl"
@@ -541,7 +541,10 @@ def test_a_standard_library_that_julia_finds_elsewhere(tmp_path: Path) -> None:
 
 
 def test_tests_of_a_fetched_library_have_its_name(tmp_path: Path) -> None:
-    assert tests_for(["stdlib/SHA-4451e136/src/sha1.jl", "stdlib/Test/src/Test.jl"], tmp_path) == ["SHA", "Test"]
+    assert testing.tests_for(["stdlib/SHA-4451e136/src/sha1.jl", "stdlib/Test/src/Test.jl"], tmp_path) == [
+        "SHA",
+        "Test",
+    ]
 
 
 def test_another_version_of_a_fetched_library(modern: Modern) -> None:
