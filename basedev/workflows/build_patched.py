@@ -199,7 +199,7 @@ class PatchedBuilder(ImageBuilder):
     @staticmethod
     def _cut_off(host: Host, revision: Revision, result: Result) -> Kept:
         """What stays valid of what a revision invalidates, as the result tells."""
-        kept = host.kept(revision.steps)
+        kept = host.kept(revision.steps) if result.invalidated else Kept()
         result.reinferred, result.no_cutoff_reason = kept.inferred, kept.no_cutoff_reason
         return kept
 
