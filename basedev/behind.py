@@ -13,7 +13,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
-from .elf import ELF_HEADER_SIZE, SECTION_HEADER, SYMBOL, object_header, section_headers, string_table
+from .elf import ELF_HEADER_SIZE, SECTION_HEADER, SYMBOL, object_header, string_table, symbols
 from .errors import InternalError
 from .pieces import Range, Writer
 
@@ -121,12 +121,7 @@ def _load(path: Path, symbol: str, offset: int, size: int) -> None:
 def _address(path: Path, symbol: str) -> int:
     """Where a dynamic symbol is when the file is loaded at 0."""
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        headers = section_headers(data)
-        for table in headers:
-            if table[1] == DYNAMIC_SYMBOLS:
-                names = headers[table[6]][4]
-                for one in SYMBOL.iter_unpack(data[table[4] : table[4] + table[5]]):
-                    begin = names + one[0]
-                    if data[begin : begin + len(symbol) + 1] == symbol.encode() + b"\0":
-                        return int(one[4])
+        for name, entry, _ in symbols(data, DYNAMIC_SYMBOLS):
+            if name == symbol.encode():
+                return entry[4]
     raise InternalError(f"the linker left out {symbol}")

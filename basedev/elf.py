@@ -136,6 +136,20 @@ def finish_data_object(path: Path, symbol: str) -> None:
         file.write(tail)
 
 
+def symbols(data: mmap | bytes, kind: int) -> Iterator[tuple[bytes, tuple[int, ...], tuple[int, ...]]]:
+    """Of each symbol in the table that is a section of type `kind`, as far as the file has one: its name, the entry
+    (`SYMBOL`), and the header of the section that it is in, that of the first where it is in none."""
+    headers = section_headers(data)
+    table = next((one for one in headers if one[1] == kind), None)
+    if table is None:
+        return
+    names = headers[table[6]]
+    strings = data[names[4] : names[4] + names[5]]
+    for entry in SYMBOL.iter_unpack(data[table[4] : table[4] + table[5]]):
+        section = headers[entry[3]] if entry[3] < len(headers) else headers[0]
+        yield strings[entry[0] : strings.index(b"\0", entry[0])], entry, section
+
+
 def object_header(headers_at: int, count: int) -> bytes:
     """Of an object file that has so many section headers there, the last of them for the sections' names."""
     relocatable, x86_64 = 1, 62

@@ -170,14 +170,14 @@ class PatchedBuilder(ImageBuilder):
 
     def _chain(self, sources: Sources, result: Result, engine: str) -> None:
         try:
-            self._chain_once(sources, result, engine, cutoff=engine == PATCHED)
+            self._chain_once(sources, result, engine, None if engine == PATCHED else Kept())
         except InternalError as error:
             if not result.reinferred:
                 raise
-            self._chain_once(sources, result, engine, cutoff=False)
-            result.no_cutoff_reason = f"defect: {error}"
+            self._chain_once(sources, result, engine, Kept(no_cutoff_reason=f"defect: {error}"))
 
-    def _chain_once(self, sources: Sources, result: Result, engine: str, *, cutoff: bool) -> None:
+    def _chain_once(self, sources: Sources, result: Result, engine: str, kept: Kept | None) -> None:
+        """`kept` is what stays valid of what Julia invalidates, where that is not to be found out."""
         self._check_ground()
         begin = time.monotonic()
         commit = self.checkout.commit
@@ -187,7 +187,8 @@ class PatchedBuilder(ImageBuilder):
                 revision = self._revise(sources, host)
                 result.invalidated = host.invalidated
                 revised = time.monotonic()
-                kept = self._cut_off(host, revision, result) if cutoff else Kept()
+                kept = kept or self._cut_off(host, revision, result.invalidated)
+            result.reinferred, result.no_cutoff_reason = kept.inferred, kept.no_cutoff_reason
             inferred = time.monotonic()
             layer = make_layer(revision.steps, kept, self.progress)
             result.define(revision.definitions)
@@ -197,11 +198,9 @@ class PatchedBuilder(ImageBuilder):
             self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
 
     @staticmethod
-    def _cut_off(host: Host, revision: Revision, result: Result) -> Kept:
-        """What stays valid of what a revision invalidates, as the result tells."""
-        kept = host.kept(revision.steps) if result.invalidated else Kept()
-        result.reinferred, result.no_cutoff_reason = kept.inferred, kept.no_cutoff_reason
-        return kept
+    def _cut_off(host: Host, revision: Revision, invalidated: int) -> Kept:
+        """What stays valid of what a revision invalidates."""
+        return host.kept(revision.steps) if invalidated else Kept(inferred=0)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         """The checkout's own `make`; what it builds is the base image from then on."""

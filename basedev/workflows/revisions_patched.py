@@ -26,7 +26,8 @@ class PatchedReviser(Reviser, PatchedBuilder):
         with self.storage.staging("image") as made, prepared(self.base, self.checkout.julia, made) as make_layer:
             with self._host() as host:
                 result.invalidated = self._tried(host, revision)
-                kept = self._cut_off(host, revision, result)
+                kept = self._cut_off(host, revision, result.invalidated)
+            result.reinferred, result.no_cutoff_reason = kept.inferred, kept.no_cutoff_reason
             layer = make_layer(revision.steps, kept, self.progress)
             result.linker, result.timings = layer.linker, dict(layer.timings)
             result.old_lines_reason = old_lines(revision)

@@ -12,6 +12,7 @@ const SAME, OTHER, REPLACED = :same, :other, :replaced
 struct Cutoff
     before::UInt  # the world before the steps
     now::UInt
+    added::Vector{Method}  # that the steps define
     effects::IdDict{Core.CodeInstance,UInt32}  # of each that Julia ended, as the image has them
     asked::IdDict{Core.CodeInstance,Base.IdSet{Any}}  # what each asked about
     users::IdDict{Any,Vector{Core.CodeInstance}}  # who asked about a MethodInstance
@@ -21,7 +22,8 @@ struct Cutoff
     live::IdDict{Any,Bool}
 end
 
-Cutoff(before, now) = Cutoff(before, now, IdDict(), IdDict(), IdDict(), Base.IdSet(), IdDict(), IdDict(), IdDict())
+Cutoff(before, now) =
+    Cutoff(before, now, methods_since(before), IdDict(), IdDict(), IdDict(), Base.IdSet(), IdDict(), IdDict(), IdDict())
 
 is_live(cutoff, method) = known!(one -> method_of(one.sig, cutoff.now) === one, cutoff.live, method)
 
@@ -31,12 +33,8 @@ function kept()
     reason = Sys.ARCH === :x86_64 ? cut_off(cutoff, inferred) : "jumps are written for x86-64 only"
     # The results of a method that is replaced are not ended.
     stays(code) = reason === nothing && get(cutoff.found, code, SAME) === SAME && is_live(cutoff, instance_of(code).def)
-    kept, waiting = Base.IdSet{Any}(), Any[code for code in keys(cutoff.effects) if stays(code)]
-    while !isempty(waiting)
-        code = pop!(waiting)
-        code in kept && continue
-        push!(kept, code)
-        append!(waiting, filter(edge -> is_ended_edge(cutoff, edge), Any[code.edges...]))
+    kept = all_reached(Any[code for code in keys(cutoff.effects) if stays(code)]) do code
+        filter(edge -> is_ended_edge(cutoff, edge), Any[code.edges...])
     end
     succeeded = Base.IdSet{Any}()
     for (code, callees) in cutoff.called
@@ -52,6 +50,18 @@ function kept()
         "generated" => generated,
         "inferred" => inferred[],
     ])
+end
+
+# Those to which some lead from one to the next, and these.
+function all_reached(next, begins)
+    found, waiting = Base.IdSet{Any}(), collect(Any, begins)
+    while !isempty(waiting)
+        one = pop!(waiting)
+        one in found && continue
+        push!(found, one)
+        append!(waiting, next(one))
+    end
+    return found
 end
 
 # Where a CodeInstance or MethodInstance of the base image is, in any process, and what tells that it is that one.
@@ -108,14 +118,7 @@ function generated_before(cutoff, method)
     return filter(one -> is_of_base(one) && one.specTypes isa DataType && Base.Compiler.may_invoke_generator(one), instances)
 end
 
-function generated_anew(cutoff)
-    found = Method[]
-    each_method() do method
-        is_new = cutoff.before < method.primary_world != typemax(UInt)
-        is_new && isdefined(method, :generator) && push!(found, method)
-    end
-    return found
-end
+generated_anew(cutoff) = filter(method -> isdefined(method, :generator), cutoff.added)
 
 # A generator that inference ran meanwhile may have run old native code.
 function late_generator(cutoff, run)
@@ -139,8 +142,7 @@ function cut_off(cutoff, inferred)
         is_valid = !waiting[rank] && get(cutoff.found, code, SAME) === SAME
         is_valid && setfield!(code, :max_world, typemax(UInt), :monotonic)
     end
-    while any(waiting)
-        rank = findfirst(waiting)
+    while (rank = findfirst(waiting)) !== nothing
         code, waiting[rank] = order[rank], false
         get(cutoff.found, code, SAME) === SAME || continue
         inferred[] += 1
@@ -216,13 +218,10 @@ end
 # what was edited, so what might be run is never taken for valid, with all that it calls.
 function note_run(cutoff)
     of_instance = ended_of_instances(cutoff)
-    waiting = filter(may_be_run, collect(Core.CodeInstance, keys(cutoff.effects)))
-    while !isempty(waiting)
-        code = pop!(waiting)
-        code in cutoff.run && continue
-        push!(cutoff.run, code)
-        foreach(one -> append!(waiting, get(of_instance, one, ())), cutoff.asked[code])
+    run = all_reached(Iterators.filter(may_be_run, keys(cutoff.effects))) do code
+        Iterators.flatten(get(of_instance, one, ()) for one in cutoff.asked[code])
     end
+    union!(cutoff.run, run)
 end
 
 may_be_run(code::Core.CodeInstance) = may_be_run(code.ipo_purity_bits)
@@ -245,15 +244,8 @@ function first_ones(cutoff)
         push!(asking, code)
         may_be_run(code) && foreach(user -> push!(asking, user), get(cutoff.users, instance_of(code), ()))
     end
-    reached = Base.IdSet{Any}()
-    replaced = filter(code -> haskey(cutoff.found, code), keys(cutoff.effects))
-    waiting = Any[asking..., replaced...]
-    while !isempty(waiting)
-        code = pop!(waiting)
-        code in reached && continue
-        push!(reached, code)
-        append!(waiting, get(cutoff.users, instance_of(code), ()))
-    end
+    # so far, those that are replaced are found
+    reached = all_reached(code -> get(cutoff.users, instance_of(code), ()), Any[asking..., keys(cutoff.found)...])
     foreach(code -> code in reached || push!(asking, code), keys(cutoff.effects))
     return collect(Core.CodeInstance, asking)
 end
@@ -405,9 +397,7 @@ end
 function present_results(cutoff)
     interpreter = Base.Compiler.NativeInterpreter(cutoff.now)
     fresh, instances = Core.CodeInstance[], Any[code.def for (code, what) in cutoff.found if what === OTHER]
-    each_method() do method
-        cutoff.before < method.primary_world != typemax(UInt) && append!(instances, Base.specializations(method))
-    end
+    foreach(method -> append!(instances, Base.specializations(method)), cutoff.added)
     for instance in instances
         code = Base.Compiler.typeinf_ext(interpreter, instance, Base.Compiler.SOURCE_MODE_NOT_REQUIRED)
         code isa Core.CodeInstance && push!(fresh, code)
@@ -417,20 +407,20 @@ end
 
 # What may be run now, as it is declared to be, must not call what stays.
 function run_what_stays(cutoff, fresh)
-    seen, waiting = Base.IdSet{Any}(), Any[code for code in fresh if may_be_run(code)]
-    while !isempty(waiting)
-        code = pop!(waiting)
-        code in seen && continue
-        push!(seen, code)
+    others = Base.IdSet{Any}(fresh)
+    matters(code) = is_present(code, cutoff.now) && (haskey(cutoff.effects, code) || code in others)
+    for code in all_reached(code -> filter(matters, called_codes(code)), filter(may_be_run, fresh))
         haskey(cutoff.effects, code) && return "$(instance_of(code).def.name) may be run by inference"
-        for edge in code.edges
-            instance = edge isa Core.CodeInstance ? instance_of(edge) : edge
-            instance isa Core.MethodInstance || continue
-            present = filter(one -> is_present(one, cutoff.now), codes_of(instance))
-            append!(waiting, filter(one -> haskey(cutoff.effects, one) || one in fresh, present))
-        end
     end
     return nothing
+end
+
+# The CodeInstances of what one calls, of whatever world.
+called_codes(code) = Any[one for instance in called_instances(code) for one in codes_of(instance)]
+
+function called_instances(code)
+    ones = Any[edge isa Core.CodeInstance ? instance_of(edge) : edge for edge in code.edges]
+    return filter(one -> one isa Core.MethodInstance, ones)
 end
 
 # What calls itself only since the steps was inferred from results that do not know it: it needs not end, though they say so.
@@ -454,20 +444,12 @@ end
 ends(code) = Base.Compiler.decode_effects(code.ipo_purity_bits).terminates
 
 function calls_itself(cutoff, begins, world, of_types)
-    seen, waiting = Base.IdSet{Any}(), Any[begins]
-    while !isempty(waiting)
-        code = pop!(waiting)
-        code in seen && continue
-        push!(seen, code)
-        for edge in code.edges
-            instance = edge isa Core.CodeInstance ? instance_of(edge) : edge
-            instance isa Core.MethodInstance || continue
-            is_same_edge(cutoff, instance, instance_of(begins)) && return true
-            append!(waiting, filter(one -> is_present(one, world) && ends(one), codes_of(instance)))
-            haskey(of_types, instance.specTypes) && push!(waiting, of_types[instance.specTypes])
-        end
+    is_begin(instance) = is_same_edge(cutoff, instance, instance_of(begins))
+    reached = all_reached(Any[begins]) do code
+        successors = Any[of_types[one.specTypes] for one in called_instances(code) if haskey(of_types, one.specTypes)]
+        append!(successors, filter(one -> is_present(one, world) && ends(one), called_codes(code)))
     end
-    return false
+    return any(code -> any(is_begin, called_instances(code)), reached)
 end
 
 is_present(code, world) = code.min_world <= world <= code.max_world && isdefined(code, :edges)

@@ -335,6 +335,13 @@ function each_method(visit)
     end
 end
 
+# Those that were defined after a world.
+function methods_since(world)
+    found = Method[]
+    each_method(method -> world < method.primary_world != typemax(UInt) && push!(found, method))
+    return found
+end
+
 # The live method of exactly this signature in a world.
 function method_of(signature, world)
     matches = Base._methods_by_ftype(signature, -1, world)
@@ -440,8 +447,7 @@ function trial(steps, alike = Int[], ended = Base.IdSet{Any}())
     end
     foreach(((kind, words, _),) -> kind == "unbind" && unbind(find_module(words[1]), Symbol(words[2]), start), steps)
     ccall(:jl_debug_method_invalidation, Any, (Cint,), 0)
-    fresh, defined = Method[], Any[]
-    each_method(method -> start < method.primary_world != typemax(UInt) && push!(fresh, method))
+    fresh, defined = methods_since(start), Any[]
     append!(CHANGED, Any[method.sig for method in fresh])
     for method in sort!(fresh; by = method -> method.primary_world)
         before = method_of(method.sig, start)

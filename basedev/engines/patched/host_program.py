@@ -121,8 +121,8 @@ class Kept:
     generated: Sequence[tuple[int, int]] = ()
     """MethodInstances of generated methods that are defined again: what they generate now is found out before anything
     stays valid."""
-    inferred: int = 0
-    """How many were inferred anew for that."""
+    inferred: int | None = None
+    """How many were inferred anew for that; None where it was not asked."""
     no_cutoff_reason: str | None = None
 
     def encoded(self) -> bytes:

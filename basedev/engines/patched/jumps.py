@@ -6,7 +6,7 @@ import struct
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from ...elf import SYMBOL, section_headers
+from ...elf import symbols
 from ...errors import InternalError
 
 SYMBOLS = 2
@@ -38,16 +38,9 @@ def _places(image: Path, numbers: set[int]) -> dict[int, tuple[int, int]]:
     names = {b"jlfv_%d" % number: number for number in numbers}
     found = {}
     with image.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        headers = section_headers(data)
-        table = next((one for one in headers if one[1] == SYMBOLS), None)
-        if table is None:
-            raise InternalError(f"the linker left out the symbols of {image}")
-        strings = data[headers[table[6]][4] :][: headers[table[6]][5]]
-        for one in SYMBOL.iter_unpack(data[table[4] : table[4] + table[5]]):
-            number = names.get(strings[one[0] : strings.index(b"\0", one[0])])
-            if number is not None:
-                section = headers[one[3]]
-                found[number] = one[4], one[4] - section[3] + section[4]
+        for name, entry, section in symbols(data, SYMBOLS):
+            if name in names:
+                found[names[name]] = entry[4], entry[4] - section[3] + section[4]
     if len(found) < len(numbers):
         raise InternalError(f"the linker left out functions of {image}: {min(numbers - found.keys())}")
     return found
