@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 COMPILER = "Compiler"
 """The directory that current Julia's compiler has for itself."""
 
+PARSER = "base/JuliaSyntax"
+"""A link to where current Julia's makefile fetched its parser, of which `src` is in Base."""
+
 NO_SOURCES = ("test", "docs")
 """Directories of a standard library that are in no image."""
 
@@ -29,8 +32,9 @@ for longer than any clock's tick has not. Clocks of file servers that are slow b
 
 def source_files(root: str) -> dict[str, os.stat_result]:
     """The files of a tree that can be part of its image, by path relative to it: `base/**/*.jl`, and the sources
-    of the compiler and the standard libraries. Raises OSError when a directory can't be read."""
+    of the parser, the compiler and the standard libraries. Raises OSError when a directory can't be read."""
     found = dict(_julia_files(f"{root}/base", "base/"))
+    found.update(_julia_files(f"{root}/{PARSER}/src", f"{PARSER}/src/"))
     for library in os.listdir(f"{root}/stdlib"):
         found.update(library_files(f"{root}/stdlib/{library}", f"stdlib/{library}/"))
     found.update(library_files(f"{root}/{COMPILER}", f"{COMPILER}/"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .errors import SetupError
-from .sourcefiles import COMPILER, NO_SOURCES, library_files, source_files
+from .sourcefiles import COMPILER, NO_SOURCES, PARSER, library_files, source_files
 from .stat_cache import blob_id as blob_id
 from .stat_cache import identify
 from .storage import digest_of
@@ -50,9 +50,8 @@ def source_directories(root: Path) -> Iterator[Path]:
     """
     yield root
     base, libraries = root / "base", root / "stdlib"
-    waiting = [libraries, base]
-    if (compiler := root / COMPILER).is_dir():
-        waiting.append(compiler)
+    compiler, parser = root / COMPILER, root / PARSER / "src"
+    waiting = [libraries, base, *(path for path in (compiler, parser) if path.is_dir())]
     while waiting:
         directory = waiting.pop()
         yield directory

@@ -23,7 +23,8 @@ from basedev.commits import CommitCheckout
 from basedev.difference import FileDifference, Replacement
 from basedev.elf import ImageSymbols
 from basedev.engines.patched import imagefile
-from basedev.engines.patched.census import FOREIGN, KeptCensus, foreign_macros, runs
+from basedev.engines.patched.baseimage import MAIN_OF_PARSER
+from basedev.engines.patched.census import KeptCensus, runs
 from basedev.engines.patched.host_program import Host
 from basedev.engines.patched.hostimage import STATEMENTS, make_host_image
 from basedev.engines.patched.limits import check_difference
@@ -31,6 +32,7 @@ from basedev.engines.patched.makefile import make
 from basedev.engines.patched.runtime import Runtime
 from basedev.errors import NeedsFullRebuild, SetupError, UserCodeError
 from basedev.places import SYSIMAGE
+from basedev.sourcefiles import PARSER
 from basedev.sources import Sources
 from basedev.storage import Storage, file_digest
 from basedev.store import Store
@@ -299,12 +301,44 @@ def test_macro_that_a_standard_library_uses(modern: Modern) -> None:
     assert text == "@enum BlasFunction SYRK HERK GEMM SYMM HEMM NONENONE[3.0, 7.0]"
 
 
-def test_macro_that_juliasyntax_uses(modern: Modern) -> None:
+def test_macro_that_the_parser_uses(modern: Modern) -> None:
     file, begin, end = "base/deprecated.jl", ":($(esc(old)) = begin\n", "$(esc(new))\n              end)"
     modern.edit(file, begin, f"replace_linenums!({begin}")
     modern.edit(file, end, f"{end}, __source__)")
-    plan = modern.json("status")
-    assert plan["full_rebuild_reason"].startswith("`@deprecate` in base/JuliaSyntax:1 may have been computed")
+    place = "m = only(methods(Base.JuliaSyntax.haschildren)); print(readlines(string(m.file))[m.line])"
+    assert modern.julia(modern.chain()["image"], place) == "@deprecate haschildren(x) !is_leaf(x) false"
+
+
+SHOWS = "function show_unquoted(io::IO, ex::Expr, indent::Int, prec::Int, quote_level::Int = 0)\n"
+"""What `@deprecate` runs for its message."""
+
+
+def test_function_that_a_macro_runs_for_the_parser(modern: Modern) -> None:
+    modern.edit("base/show.jl", SHOWS, SHOWS + '    ex == :(haschildren(x)) && return print(io, "edited")\n')
+    told = {one["what"] for one in modern.json("status")["definitions"]["evaluated"]}
+    assert {f"Base.show_unquoted(::IO, ::Expr{3 * ', ::Int64'})", "Base.JuliaSyntax.haschildren(::Any)"} <= told
+
+
+def test_the_parser_itself(modern: Modern) -> None:
+    modern.edit(f"{PARSER}/src/kinds.jl", "macro K_str(s)\n", "macro K_str(s)\n    s === :edited && return\n")
+    modern.append(f"{PARSER}/src/parser_api.jl", '\n"Is new."\nedited(k::Kind) = k == K"while"\n')
+    built = modern.chain()
+    assert built["changed_files"] == [f"{PARSER}/src/kinds.jl", f"{PARSER}/src/parser_api.jl"]
+    place = 'm = only(methods(edited)); print(readlines(string(m.file))[m.line], edited(K"while"), @doc edited)'
+    program = f'using Base.JuliaSyntax: edited, @K_str; {place}; print(Meta.parse("a + 1"))'
+    assert modern.julia(built["image"], program) == 'edited(k::Kind) = k == K"while"trueIs new.\na + 1'
+
+
+def test_another_version_of_the_parser(modern: Modern) -> None:
+    commit = (modern.root / PARSER).resolve().name.rpartition("-")[2]
+    modern.edit("deps/JuliaSyntax.version", commit, commit[::-1])
+    assert "deps/JuliaSyntax.version names another commit than usr/lib/julia/sys.so was made with" in modern.refusal()
+
+
+def test_a_new_file_of_the_parser(modern: Modern) -> None:
+    modern.create(f"{PARSER}/src/fresh.jl", "fresh(x) = 3x\n")
+    modern.edit(MAIN_OF_PARSER, 'include("utils.jl")\n', 'include("utils.jl")\ninclude("fresh.jl")\n')
+    assert f"{PARSER}/src/fresh.jl is new, and Julia does not record what its parser includes" in modern.refusal()
 
 
 def test_macros_imports_and_exports(modern: Modern) -> None:
@@ -714,19 +748,6 @@ def test_docstrings_of_what_is_not_defined_there_are_chained() -> None:
     documented = [statement(tree, Literal("s", "Tells.")) for tree in (signature, keyword)]
     replacements = [Replacement("x.jl", one) for one in documented]
     check_difference("x.jl", FileDifference(removed=documented, evaluated=replacements))
-
-
-def test_macros_in_sources_that_are_not_the_checkouts(tmp_path: Path) -> None:
-    (tmp_path / FOREIGN / "src").mkdir(parents=True)
-    (tmp_path / FOREIGN / "src/a.jl").write_text("# as @enum\n@deprecate f(x) g(x)\n@KSet_str")
-    entries = [
-        CensusEntry(path, line, step.module, step.line, step.text, "0" * 16)
-        for path, line, step in foreign_macros(tmp_path)
-    ]
-    census = KeptCensus(tmp_path / "none", entries, None, 0, {})
-    census.check_failing([], {"deprecate", "@KSet", "KSet_str", "@enum"})
-    with pytest.raises(NeedsFullRebuild, match="`@deprecate` in base/JuliaSyntax:1 may have been computed"):
-        census.check_failing([], {"@deprecate"})
 
 
 def test_statements_that_cannot_be_evaluated_again(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ..census import CensusEntry
 from ..errors import SetupError
 from ..includes import SourceFile
 from ..revision import Evaluate
+from ..sourcefiles import PARSER
 from ..sources import Sources, Stored
 from ..store import Entry
 
@@ -95,8 +96,9 @@ def included(
     found: dict[str, dict[str, Any]] = {}
     for module, where in recorded:
         path = path_of(where)
-        # Methods of Base tell their file relative to base/, those of standard libraries with the whole path.
-        name = path.removeprefix("base/") if path.startswith("base/") else where
+        # Methods of Base tell their file relative to base/, those of its parser and of libraries the whole path.
+        is_base = path.startswith("base/") and not path.startswith(f"{PARSER}/")
+        name = path.removeprefix("base/") if is_base else where
         modules = found.setdefault(path, {"name": name, "modules": [*before(path)]})["modules"]
         if module not in modules:
             modules.append(module)

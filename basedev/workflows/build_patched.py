@@ -23,6 +23,7 @@ from ..errors import InternalError, NeedsFullRebuild, SetupError
 from ..places import SYSIMAGE
 from ..revise import revise
 from ..revision import Move, Revision
+from ..sourcefiles import PARSER
 from ..sources import ChangeSet, Sources, library_of
 from ..storage import Storage, digest_of
 from .build import FULL, PATCHED, ImageBuilder, Result
@@ -65,13 +66,15 @@ def old_lines(revision: Revision) -> str | None:
 
 
 def other_version(checkout: Checkout, files: Iterable[str]) -> str | None:
-    """Why the base image has another version of a fetched standard library than the checkout asks for, if so. `files`
-    are those in the image."""
-    for library in sorted(set(map(library_of, files))):
+    """Why the base image has another version of the parser or a fetched standard library than the checkout asks for, if
+    so. `files` are those in the image."""
+    fetched = [("deps", (checkout.root / PARSER).resolve().name)]
+    fetched += [("stdlib", library) for library in sorted(set(map(library_of, files)))]
+    for directory, library in fetched:
         name, _, commit = library.partition("-")
-        version = checkout.root / f"stdlib/{name}.version"
-        if commit and version.is_file() and commit not in version.read_text(errors="replace"):
-            return f"stdlib/{name}.version names another commit than {SYSIMAGE} was made with"
+        version = Path(directory, f"{name}.version")
+        if commit and (place := checkout.root / version).is_file() and commit not in place.read_text(errors="replace"):
+            return f"{version} names another commit than {SYSIMAGE} was made with"
     return None
 
 
@@ -206,7 +209,8 @@ class PatchedBuilder(ImageBuilder):
         """The checkout's own `make`; what it builds is the base image from then on."""
         begin = time.monotonic()
         self.progress("make", MAKE)
-        unseen = any(path.endswith(".toml") for path in result.changed_files)  # by make
+        seen = [path for path in result.changed_files if path.endswith(".jl") and not path.startswith(f"{PARSER}/")]
+        unseen = len(seen) < len(result.changed_files)  # by make
         make(self.checkout.root, anew=unseen or self._other_ground() is not None)
         self.base = adopt(self.checkout, self.storage, self.progress)
         result.timings["rebuild"] = time.monotonic() - begin

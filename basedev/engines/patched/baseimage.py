@@ -5,32 +5,31 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ... import process
+from ... import process, syntax
 from ...checkout import Checkout
 from ...choice import stamp
 from ...elf import ImageSymbols
 from ...errors import SetupError
-from ...includes import SourceFile
+from ...includes import SourceFile, full_module
 from ...places import SYSIMAGE
-from ...sourcefiles import source_files
+from ...sourcefiles import PARSER, source_files
 from ...sources import Sources
 from ...storage import Storage, digest_of, file_digest
 from ...store import Store
-from ...syntax import statements
 from .. import Progress
 from ..kept import KeptImage, files_of, included, keep_sources, note_base
-from .census import RECORD, KeptCensus, documenting, foreign_macros, keep, statements_of
+from .census import RECORD, KeptCensus, documenting, keep, statements_of
 from .host_program import SCRIPT, Host
 from .hostimage import NAME, make_host_image
 from .runtime import Runtime
 
-CONTENTS = "6"
+CONTENTS = "7"
 """Another one when another thing is noted of a base image."""
 
 ARCHIVE = "usr/lib/julia/sys-o.a"
@@ -43,6 +42,12 @@ PROGRAM = tuple(SCRIPT.with_name(name) for name in ("host.jl", "census.jl", "cut
 
 BOOT = "base/boot.jl"
 """What defines Core, which Julia does not record."""
+
+MAIN_OF_PARSER = f"{PARSER}/src/JuliaSyntax.jl"
+"""What includes the parser's files, which Julia does not record either."""
+
+LIBRARIES = "Base.__toplevel__"
+"""The module that includes standard libraries."""
 
 CODE = "code.o"
 
@@ -125,7 +130,8 @@ def files_in(recorded: Sequence[tuple[str, str]], known: Mapping[str, SourceFile
         directory, _, last = name.rpartition("/")
         return paths.get(name) or f"{directories.get(directory, f'base/{directory}')}/{last}"
 
-    return files_of(included([("Core", f"{base}boot.jl"), *recorded], path_of))
+    parser = {path: file for path, file in known.items() if path.startswith(f"{PARSER}/")}
+    return {**files_of(included([("Core", f"{base}boot.jl"), *recorded], path_of)), **parser}
 
 
 def record_base(checkout: Checkout, base: BaseImage) -> None:
@@ -200,8 +206,9 @@ def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
     make_host_image(made / "base.so", made / CODE, target, checkout.julia, made)
     with Host(checkout.julia, made / NAME, has_program=True) as host:
         facts = host.facts()
-        recorded = included([("Core", str(checkout.root / BOOT)), *facts["files"]], _path_in(checkout.root))
-        computing = _take_census(checkout.root, sources, recorded, host, made)
+        files = [("Core", str(checkout.root / BOOT)), *_with_parser(checkout.root, facts, host)]
+        recorded = included(files, _path_in(checkout.root))
+        computing = _take_census(sources, recorded, host, made)
     return {
         "julia_version": facts["version"],
         "cpu_target": target,
@@ -211,17 +218,39 @@ def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
     }
 
 
-def _take_census(root: Path, sources: Sources, recorded: dict[str, Any], host: Host, made: Path) -> int:
+def _with_parser(root: Path, facts: dict[str, Any], host: Host) -> Iterator[tuple[str, str]]:
+    """What Julia recorded of the files in the image, with those of the parser where it includes them: before the
+    standard libraries. Raises SetupError when the parser that is in the image is not the checkout's."""
+    main = Path(facts["parser"]).with_name(posixpath.basename(MAIN_OF_PARSER))
+    if not main.is_file() or _path_in(root)(str(main)) != MAIN_OF_PARSER:
+        raise SetupError(
+            f"{SYSIMAGE} has the parser of {main}, which is not {root / MAIN_OF_PARSER}: build it here with make"
+        )
+    files = [(module, where) for module, where in facts["files"]]
+    libraries = next((number for number, (module, _) in enumerate(files) if module == LIBRARIES), len(files))
+    yield from files[:libraries]
+    yield from _including("Base", main, host)
+    yield from files[libraries:]
+
+
+def _including(module: str, place: Path, host: Host) -> Iterator[tuple[str, str]]:
+    """A file and those that it includes, in the order in which they are begun, with the modules."""
+    yield module, str(place)
+    text = place.read_bytes()
+    for statement in syntax.statements(host.parse_all([text])[0], text, str(place)):
+        if name := syntax.included(statement.tree):
+            yield from _including(full_module(module, statement.inside), place.parent / name, host)
+
+
+def _take_census(sources: Sources, recorded: dict[str, Any], host: Host, made: Path) -> int:
     """Notes what the statements of the sources run. Returns how many of them can be evaluated again."""
     files = files_of(recorded)
     texts = [sources.contents[path] for path in files]
     answers = zip(files, texts, host.parse_all(texts), strict=True)
-    parsed = {path: statements(answer, text, path) for path, text, answer in answers}
+    parsed = {path: syntax.statements(answer, text, path) for path, text, answer in answers}
     computing, others = statements_of(parsed, files)
     gave = host.census([step for _, _, step in (*computing, *others)], made / RECORD)
-    foreign = foreign_macros(root)
-    gave += ["error: it is not the checkout's"] * len(foreign)
-    keep(made, computing, [*others, *foreign], gave, documenting(parsed, files))
+    keep(made, computing, others, gave, documenting(parsed, files))
     return len(computing)
 
 
@@ -246,12 +275,14 @@ def _cpu_target(root: Path) -> str:
 
 def _path_in(root: Path) -> Callable[[str], str]:
     """Gives the path in a checkout for a place that Julia recorded. Raises SetupError for one elsewhere."""
-    real = root.resolve()
+    real, parser = root.resolve(), (root / PARSER).resolve()
 
     def path_of(where: str) -> str:
         place = Path(where).resolve()
         if not place.is_relative_to(real):
             raise SetupError(f"{SYSIMAGE} was built from {where}, which is not in {root}: build it here with make")
+        if place.is_relative_to(parser):
+            return f"{PARSER}/{place.relative_to(parser).as_posix()}"
         return place.relative_to(real).as_posix()
 
     return path_of

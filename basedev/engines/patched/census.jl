@@ -376,11 +376,13 @@ function type_of(m::Module, @nospecialize(argument))
 end
 
 # How a call at top level is done again, if it can be: it makes an object that nothing keeps, so that it gets compiled, or
-# loads how code is printed, which is nothing to do again; it makes a module one of those that are loaded; it sets a field.
+# loads how code is printed, which is nothing to do again; it makes a module one of those that are loaded; it gives the
+# parser's words their numbers; it sets a field.
 function how_again(m::Module, call::Expr)
     called = called_by(m, call)
     (called isa Type || called === Base.Compiler.load_irshow!) && return Returns(nothing)
     called === Base.register_root_module && return register
+    called === Base.JuliaSyntax.register_kinds! && return number_words
     return called === setfield! ? set : nothing
 end
 
@@ -397,6 +399,19 @@ function register(m::Module, call::Expr)
     finally
         Base.loaded_modules[Base.PkgId(root)] = root
         append!(empty!(Base.loaded_modules_order), in_order)
+    end
+end
+
+function number_words(m::Module, call::Expr)
+    tables = (Base.JuliaSyntax._kind_str_to_int, Base.JuliaSyntax._kind_int_to_str, Base.JuliaSyntax._kind_modules)
+    before = map(copy, tables)
+    empty!(tables[1]), empty!(tables[2])
+    map!(one -> one isa Module ? nameof(one) : one, values(tables[3]))  # as if none had come yet
+    try
+        Core.eval(m, call)
+        append!(GIVEN, map(copy, tables))
+    finally
+        foreach((table, contents) -> merge!(empty!(table), contents), tables, before)
     end
 end
 

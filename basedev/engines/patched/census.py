@@ -32,9 +32,6 @@ DOCUMENTING = (
 )
 """As `revise.DOCUMENTING`. Here, a module has its docstring in itself."""
 
-FOREIGN = "base/JuliaSyntax"
-"""Sources of Base that are not the checkout's own."""
-
 NO_CODE = frozenset({"export", "public", "import", "using", "module", "global", ".", "tuple"})
 """Heads of statements that run no code of Julia's own."""
 
@@ -97,14 +94,6 @@ def statements_of(
                 steps = ((path, statement.line, step) for step in evaluations(file, alone, alone.text))
                 (computing if only_defines(alone.tree) else others).extend(steps)
     return computing, others
-
-
-def foreign_macros(root: Path) -> list[tuple[str, int, Evaluate]]:
-    """What a census has of `FOREIGN`: each macro that stands there, as a statement that can't be evaluated again."""
-    texts = [path.read_bytes().decode("utf-8", "replace") for path in sorted((root / FOREIGN / "src").rglob("*.jl"))]
-    texts = [re.sub(r"(?m)^\s*#.*$", "", text) for text in texts]
-    names = {name for text in texts for name in re.findall(r"(?<![\w@])@\w+", text)}
-    return [(FOREIGN, 1, Evaluate("Base", FOREIGN, 1, name)) for name in sorted(names)]
 
 
 def documenting(parsed: Mapping[str, list[Statement]], files: Mapping[str, SourceFile]) -> Iterator[Evaluate]:

@@ -31,7 +31,8 @@
 #   unstable                           the argument types of all that has native code and comes out otherwise when it is
 #                                      inferred once more
 #   native                             the argument types of all that has native code in the image
-#   facts                              {"version", "files": [[module, path]...]}: what the image was made from
+#   facts                              {"version", "files": [[module, path]...], "parser": a file of it}: what the image
+#                                      was made from
 #
 # A step is a line of words and the byte strings whose lengths it has, as `requests.py` writes them.
 module BasedevHost
@@ -855,7 +856,8 @@ function answer(requests, request)
         json(io, native())
     elseif kind == "facts"
         files = Any[Any[string(m), path] for (m, path) in Base._included_files]
-        json(io, Object(["version" => string(VERSION), "files" => files]))
+        parser = first(methods(Base.JuliaSyntax.core_parser_hook)).file
+        json(io, Object(["version" => string(VERSION), "files" => files, "parser" => String(parser)]))
     else
         error("unknown request $request")
     end

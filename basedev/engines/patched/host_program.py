@@ -172,7 +172,7 @@ class Host:
         return fresh
 
     def facts(self) -> dict[str, Any]:
-        """Version, and the (module, path) of each source file in the image."""
+        """Version, the (module, path) of each source file in the image that Julia recorded, and one of its parser."""
         return dict(self._asked.ask(b"facts\n"))
 
     def native_signatures(self) -> list[str]:

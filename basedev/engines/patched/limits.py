@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ...difference import FileDifference
 from ...errors import NeedsFullRebuild
 from ...includes import Includes, SourceFile
+from ...sourcefiles import PARSER
 from ...sources import ChangeSet, Sources
 from ...syntax import (
     Statement,
@@ -36,6 +37,8 @@ def check(old: Sources, new: Sources, files: Mapping[str, SourceFile]) -> None:
     added = dict.fromkeys(changes.added, NOWHERE)
     including = Includes(old, new, {**files, **added}, None).now if added else {}
     for path in added:
+        if path.startswith(f"{PARSER}/") and path in including:
+            raise NeedsFullRebuild(f"{path} is new, and Julia does not record what its parser includes")
         place = path
         while place in including:
             place, _ = including[place]
