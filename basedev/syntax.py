@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -305,17 +305,29 @@ def only_defines_methods(tree: Tree) -> bool:
     if tree[0] in ("if", "elseif"):
         return all(map(only_defines_methods, tree[2:])) and not mentions(tree[1], "isdefined")
     if tree[0] == "for":
-        body = tree[-1]
-        parts = body[1:] if isinstance(body, tuple) and body[:1] == ("block",) else [body]
-        return all(only_defines_methods(part) or _sets_local(part) for part in parts)
+        return all(only_defines_methods(part) or _sets_local(part) for part in _parts(tree[-1]))
+    if tree[0] == "let":
+        return all(_sets_local(part) or isinstance(part, str) for part in _parts(tree[1])) and all(
+            only_defines_methods(part) or _sets_local(part) or _names_globals(part) for part in _parts(tree[2])
+        )
     if tree[0] == "macrocall":
         return name_of(tree[1]) in WRAPPING_MACROS and only_defines_methods(tree[-1])
     return is_method(tree) or tree[0] == "macro"
 
 
+def _parts(tree: Tree) -> Sequence[Tree]:
+    """The statements of a block, or one alone."""
+    return tree[1:] if isinstance(tree, tuple) and tree[:1] == ("block",) else [tree]
+
+
 def _sets_local(tree: Tree) -> bool:
-    """Whether a statement in a loop sets a variable of the loop's own."""
+    """Whether a statement in a loop or a `let` sets a variable of its own."""
     return isinstance(tree, tuple) and tree[:1] == ("=",) and isinstance(tree[1], str) and not _calls_mutating(tree[2])
+
+
+def _names_globals(tree: Tree) -> bool:
+    """Whether a statement in a `let` tells names that are not of its own."""
+    return isinstance(tree, tuple) and tree[:1] == ("global",) and all(isinstance(name, str) for name in tree[1:])
 
 
 def _is_name(left: Tree) -> bool:

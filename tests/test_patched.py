@@ -709,6 +709,9 @@ LIMIT = ("=", (".", LIMITED_NAME, Literal("q", "max_methods")), ("call", "UInt8"
     ("old", "new", "chained"),
     [
         (None, METHOD, True),
+        (("let", ("=", "a", ("typed_vcat", "UInt8", "1")), ("block", ("global", "f"), METHOD)), None, True),
+        (("let", ("block", "a", ("=", "b", ("call", "push!", "c", "1"))), ("block", METHOD)), None, False),
+        (("let", ("block",), ("block", ("global", ("=", "a", "1")), METHOD)), None, False),
         (("export", "a", "b"), ("export", "b"), True),
         (TAKE, TAKE_BOTH, True),
         (TAKE_BOTH, TAKE, False),
