@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from basedev.sources import Sources, source_directories
+from basedev.sourcefiles import PARSER
+from basedev.sources import Sources, source_directories, source_paths
 from basedev.watching import Watcher
 
 
@@ -170,6 +171,16 @@ def test_what_is_no_source(tree: Path, watching: Watching) -> None:
     assert not settles(watcher, 0.5)
     (tree / "stdlib/Base64/Project.toml").write_text("new\n")
     assert settles(watcher)
+
+
+def test_the_parser_to_which_a_link_leads(tmp_path: Path) -> None:
+    for directory in ("base", "stdlib", "deps/parser/src", "deps/parser/test"):
+        (tmp_path / directory).mkdir(parents=True)
+    (tmp_path / PARSER).symlink_to(tmp_path / "deps/parser")
+    for name in ("src/a.jl", "test/b.jl"):
+        (tmp_path / PARSER / name).touch()
+    assert source_paths(tmp_path) == [f"{PARSER}/src/a.jl"]
+    assert tmp_path / PARSER / "src" in set(source_directories(tmp_path))
 
 
 def test_events_outside_of_a_directory_that_was_moved_away(tree: Path, watching: Watching) -> None:
