@@ -80,7 +80,8 @@ def fill_room(linked: Path, symbol: str, contents: Path, begin: int) -> None:
     if end <= begin:
         _copy(Range(linked, 0, end), contents, 0)
         contents.chmod(linked.stat().st_mode)
-        contents.replace(linked)
+        linked.unlink()  # what takes the place of a file is written to disk by ext4 before
+        contents.rename(linked)
     else:
         place = -(-end // PAGE) * PAGE
         _copy(Range(contents, begin, size), linked, place)

@@ -72,6 +72,16 @@ class Checkout:
         """Whether it is of a Julia that its own makefile builds, with the changes of `patches/`."""
         return any(re.match(rf"{re.escape(family)}(?!\d)", self.version or "") for family in PATCHED_FAMILIES)
 
+    @property
+    def is_commit(self) -> bool:
+        """Whether its sources are a commit's (`CommitCheckout`)."""
+        return False
+
+    def unlike_base(self) -> str | None:
+        """Why an image of its sources can't be chained on the base image, for what is not among them; None if it
+        can be."""
+        return None
+
     @cached_property
     def distribution(self) -> Distribution:
         """The Julia that `usr/` was made from.

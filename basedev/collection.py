@@ -116,7 +116,7 @@ class Collection:
     @cached_property
     def _running(self) -> dict[int, list[int]]:
         found = running(tuple(SYSIMAGES.values()))
-        servers = {server.pid for server in self._servers.running()} if found else set()
+        servers = {pid for one in self._servers.running() for pid in (one.pid, *one.spares)} if found else set()
         return {inode: [pid for pid in pids if pid not in servers] for inode, pids in found.items()}
 
     def processes(self, item: Item) -> list[int]:

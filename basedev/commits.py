@@ -57,6 +57,10 @@ class CommitCheckout(Checkout):
         """The commit."""
         return self.at
 
+    @property
+    def is_commit(self) -> bool:
+        return True
+
     def sources(self, like: Sources | None = None) -> Sources:
         """Its sources, as they are in a tree in which it is checked out (links and filters of git apart). Contents that
         are also in `like` are taken from there."""
@@ -93,8 +97,8 @@ class CommitCheckout(Checkout):
             raise SetupError(f"{self.root} was built at {commit}, which is no commit there: build it anew") from error
 
     def unlike_base(self) -> str | None:
-        """Why an image of this commit can't be chained on the base image that `make` built, for what is not in its
-        sources: a file that is another than at the commit of the base image. None if there is none."""
+        """For current Julia, the file that is another than at the commit of the base image which `make` built, and not
+        among the sources."""
         repo, ground = repository(self.root), self._ground
         differing = repo.git.diff_tree("-r", "-z", "--name-only", "--no-renames", ground, self.at).split("\0")
         commits = [repo.commit(name) for name in (ground, self.at)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def started(
             file.seek(begin)
             output = file.read().decode(errors="replace")
             if status:
-                raise _failure(words[0], status, output)
+                raise failed(words[0], status, output)
             return output
 
         try:
@@ -128,7 +129,7 @@ def run_all(commands: Iterable[Sequence[str | Path]], *, env: Mapping[str, str] 
                 done, output, program = running.pop(ended.si_pid)
                 if status := done.wait():
                     output.seek(0)
-                    raise _failure(program, status, output.read().decode(errors="replace"))
+                    raise failed(program, status, output.read().decode(errors="replace"))
         except BaseException:
             os.killpg(group, signal.SIGKILL)
             for one, _, _ in running.values():
@@ -136,9 +137,9 @@ def run_all(commands: Iterable[Sequence[str | Path]], *, env: Mapping[str, str] 
             raise
 
 
-def without_settings(prefix: str) -> list[str]:
-    """What a command begins with that is not to see the environment's variables with this prefix."""
-    return ["env", *(word for name in sorted(os.environ) if name.startswith(prefix) for word in ("-u", name))]
+def without_settings(pattern: str) -> list[str]:
+    """What a command begins with that is not to see the environment's variables with such names."""
+    return ["env", *(word for name in sorted(os.environ) if re.fullmatch(pattern, name) for word in ("-u", name))]
 
 
 def start_module(name: str, *words: str | Path) -> None:
@@ -321,16 +322,21 @@ def _start(
         raise SetupError(f"{words[0]} can't be run: {error.strerror}{remedy}") from error
 
 
-@contextmanager
-def _watched_group() -> Iterator[int]:
-    """A process group that is killed as soon as this process is gone. Its leader is what watches."""
-    watcher = subprocess.Popen(
+def start_watcher() -> subprocess.Popen[bytes]:
+    """The leader of a new process group, which is killed as soon as nobody has the other end of its standard input."""
+    return subprocess.Popen(
         ["/bin/sh", "-c", WATCHER],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=os.setpgrp,
     )
+
+
+@contextmanager
+def _watched_group() -> Iterator[int]:
+    """A process group that is killed as soon as this process is gone. Its leader is what watches."""
+    watcher = start_watcher()
     try:
         yield watcher.pid
     except BaseException:
@@ -343,9 +349,12 @@ def _watched_group() -> Iterator[int]:
         watcher.stdin.close()
 
 
-def _failure(program: str, status: int, output: str) -> SetupError | InternalError:
+def failed(
+    program: str, status: int, output: str, kind: type[InternalError] = InternalError
+) -> SetupError | InternalError:
+    """The error for a program that ended with this status, of which `kind` is one, with the end of its output."""
     tail = "\n".join(output.splitlines()[-30:])
-    return full_disk(output, status) or InternalError(f"{Path(program).name} {how_it_ended(status)}", tail)
+    return full_disk(output, status) or kind(f"{Path(program).name} {how_it_ended(status)}", tail)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
-"""Warm servers: processes that have a base image loaded, and fork for each client (`engines/stock15/host/serve.h`).
+"""Warm servers: processes that have ready what a build begins with.
 
-There is one for each program, image and rights of a process. Its socket is in a directory of the cache that only the
-user can enter. It holds a lock as long as it lives, however it ends, so that a socket without it is a dead one's.
+That of Julia 1.5 has a base image loaded, and forks for each client (`engines/stock15/host/serve.h`); that of current
+Julia has programs started (`engines/patched/server.py`). There is one for each service, the files that it is of, and
+rights of a process. Its socket is in a directory of the cache that only the user can enter. It holds a lock as long as
+it lives, however it ends, so that a socket without it is a dead one's.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SetupError
-from .places import DEPENDENCIES
 from .process import memory
 from .storage import Storage, digest_of
 
@@ -39,6 +40,9 @@ STARTING = 2.0
 
 WORK, STATE, READY = b"w", b"s", b"r"
 """What a client begins with; the answer to WORK (`host/serve.cpp`)."""
+
+LISTENER_FILE, LOCK_FILE = 0, 3
+"""What a server finds its socket and its lock at; between them is its log."""
 
 RIGHTS = ("Uid", "Gid", "Groups", "CapEff", "NoNewPrivs", "Seccomp")
 """Lines of `/proc/self/status` that tell what a process may do."""
@@ -71,6 +75,18 @@ class NoServer(Exception):
 
 
 @dataclass(frozen=True)
+class Service:
+    """What a server runs."""
+
+    program: Path
+    arguments: tuple[str, ...]
+    """After these come the server's socket and its limits, in seconds and bytes."""
+    base_id: str
+    files: tuple[Path, ...]
+    """A server is of these as they are when it is started."""
+
+
+@dataclass(frozen=True)
 class Limits:
     """When a server ends by itself."""
 
@@ -97,14 +113,17 @@ class Server:
     seconds: int
     """Since it was started."""
     memory: int
-    """Bytes of its own, and its share of what it has in common with others; not those of its children."""
+    """Bytes of its own and of its spares, and their share of what they have in common with others; not those of what
+    works for clients."""
+    spares: tuple[int, ...]
+    """Processes that it has started, and that nobody uses yet."""
     limits: Limits
 
     def to_json(self) -> dict[str, Any]:
         """What `--json` prints of it."""
         about = {key: value for key, value in vars(self).items() if key not in ("limits", "name")}
         limits = {"idle_limit": self.limits.idle, "memory_limit": self.limits.memory}
-        return {**about, "socket": str(self.socket), **limits}
+        return {**about, "socket": str(self.socket), "spares": list(self.spares), **limits}
 
 
 class Servers:
@@ -114,16 +133,14 @@ class Servers:
         self._storage = storage
         self._directory = storage.root / "servers"
 
-    def connect(
-        self, program: Path, image: Path, libraries: Path, limits: Limits, *, start: bool = True
-    ) -> tuple[socket.socket, bool]:
-        """A connection to the server of a host's program on an image, and whether it was started for it.
+    def connect(self, service: Service, limits: Limits, *, start: bool = True) -> tuple[socket.socket, bool]:
+        """A connection to the server of a service, and whether it was started for it.
 
         Raises NoServer when there is none, or none that can be trusted.
         """
         try:
             with self._opened() as directory:
-                name = _name(program, image, libraries)
+                name = _name(service)
                 until = time.monotonic() + STARTING
                 started = False
                 while time.monotonic() < until:
@@ -136,7 +153,7 @@ class Servers:
                         raise NoServer("none is running")
                     with _lock(directory, name) as lock:
                         if lock is not None:
-                            self._start(directory, lock, name, program, image, libraries, limits)
+                            self._start(directory, lock, name, service, limits)
                             started = True
                     if lock is None:
                         time.sleep(0.01)
@@ -162,8 +179,11 @@ class Servers:
     @staticmethod
     def _end(directory: int, name: str) -> None:
         with _state(directory, name) as (_, handle):
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-            select.select([handle], [], [], STARTING)  # readable when the process has ended
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, number)
+                if select.select([handle], [], [], STARTING)[0]:  # readable when the process has ended
+                    break
         with _lock(directory, name) as lock:
             if lock is not None:
                 _forget(directory, name)
@@ -191,9 +211,7 @@ class Servers:
         finally:
             os.close(handle)
 
-    def _start(
-        self, directory: int, lock: int, name: str, program: Path, image: Path, libraries: Path, limits: Limits
-    ) -> None:
+    def _start(self, directory: int, lock: int, name: str, service: Service, limits: Limits) -> None:
         """Starts a server; clients can connect at once."""
         with ExitStack() as resources:
             with suppress(FileNotFoundError):
@@ -209,23 +227,23 @@ class Servers:
             log = os.open(name + LOG, flags, 0o600, dir_fd=directory)
             resources.callback(os.close, log)
             os.ftruncate(lock, 0)
-            os.pwrite(lock, json.dumps({"base_id": image.parent.name}).encode(), 0)
+            os.pwrite(lock, json.dumps({"base_id": service.base_id}).encode(), 0)
             place = str(self._directory / (name + SOCKET))
-            about = [str(image), str(libraries), str(image.parent / DEPENDENCIES)]
-            words = [str(program), "--serve", *about, place, str(limits.idle), str(limits.memory)]
+            words = [str(service.program), *service.arguments, place, str(limits.idle), str(limits.memory)]
             # Not through `subprocess`, whose child would have the lock where it is here.
             own = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 10) for one in (listener.fileno(), log, log, lock)]
             for one in own:
                 resources.callback(os.close, one)
             actions = [(os.POSIX_SPAWN_DUP2, one, place) for place, one in enumerate(own)]
             environment = {key: os.environ[key] for key in KEPT_VARIABLES if key in os.environ}
-            started = os.posix_spawn(program, words, environment, file_actions=actions)
+            started = os.posix_spawn(service.program, words, environment, file_actions=actions)
             _, status = os.waitpid(started, 0)  # it goes on in a child
             if status:
                 raise NoServer(f"it can't be started (status {status})")
 
     def _described(self, directory: int, name: str, about: Mapping[str, Any]) -> Server:
         noted = _object(_read(directory, name + LOCK), {"base_id": str})
+        spares = tuple(filter(_is_process, about.get("spares", ())))
         return Server(
             name=name,
             pid=about["pid"],
@@ -235,7 +253,8 @@ class Servers:
             building=about["building"],
             idle=about["idle"],
             seconds=about["seconds"],
-            memory=memory(about["pid"]),
+            memory=memory(about["pid"]) + sum(map(memory_of, spares)),
+            spares=spares,
             limits=Limits(about["idle_limit"], about["memory_limit"]),
         )
 
@@ -251,20 +270,25 @@ def greet(connection: socket.socket, log: int) -> None:
         connection.sendmsg([WORK], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
     finally:
         os.close(here)
+    connection.sendall(surroundings(os.environb))
+
+
+def surroundings(variables: Mapping[bytes, bytes]) -> bytes:
+    """This process's priority, file mode mask and limits, with an environment, as servers read them."""
     mask = os.umask(0)
     os.umask(mask)
     every = {number: resource.getrlimit(number) for number in RESOURCES}
     limits = " ".join(f"{number}:{soft}:{hard}" for number, (soft, hard) in every.items()).encode()
-    variables = b"".join(b"%b=%b\0" % pair for pair in os.environb.items())
+    text = b"".join(b"%b=%b\0" % pair for pair in variables.items())
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
-    head = b"client %d %d %d %d\n" % (niceness, mask, len(limits), len(variables))
-    connection.sendall(head + limits + variables)
+    head = b"client %d %d %d %d\n" % (niceness, mask, len(limits), len(text))
+    return head + limits + text
 
 
-def _name(program: Path, image: Path, libraries: Path) -> str:
+def _name(service: Service) -> str:
     """A server's name: what it runs, and what processes it may be used by."""
-    parts = [str(libraries)]
-    for path in (program, image):
+    parts = [str(service.program), *service.arguments]
+    for path in service.files:
         status = path.stat()
         parts += [str(path), str(status.st_dev), str(status.st_ino), str(status.st_mtime_ns), str(status.st_size)]
     told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -290,7 +314,7 @@ def _connect(directory: int, name: str) -> socket.socket | None:
     try:
         connection.settimeout(PATIENCE)
         connection.connect(f"/proc/self/fd/{directory}/{name}{SOCKET}")
-        if _peer(connection)[1] != os.geteuid():
+        if peer(connection)[1] != os.geteuid():
             raise NoServer("it is another user's")
     except (ConnectionRefusedError, FileNotFoundError):
         connection.close()
@@ -301,7 +325,7 @@ def _connect(directory: int, name: str) -> socket.socket | None:
     return connection
 
 
-def _peer(connection: socket.socket) -> tuple[int, int]:
+def peer(connection: socket.socket) -> tuple[int, int]:
     """The process and the user at the other end."""
     told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _ = struct.unpack("3i", told)
@@ -311,7 +335,7 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
 def _is_lesser(connection: socket.socket) -> bool:
     """Whether the process at the other end has a lower priority or lower limits than this, and so have its children
     for good."""
-    pid, _ = _peer(connection)
+    pid, _ = peer(connection)
     with suppress(OSError):
         if os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0):
             return True
@@ -362,7 +386,7 @@ def _state(directory: int, name: str) -> Iterator[tuple[dict[str, Any], int]]:
     if connection is None:
         raise NoServer("none is running")
     with connection:
-        pid, _ = _peer(connection)
+        pid, _ = peer(connection)
         handle = os.pidfd_open(pid)
         try:
             connection.sendall(STATE)
@@ -373,6 +397,17 @@ def _state(directory: int, name: str) -> Iterator[tuple[dict[str, Any], int]]:
             yield about, handle
         finally:
             os.close(handle)
+
+
+def _is_process(number: object) -> bool:
+    return isinstance(number, int) and number > 0
+
+
+def memory_of(pid: int) -> int:
+    """The proportional set size of a process, in bytes; 0 when it is gone."""
+    with suppress(OSError):
+        return memory(pid)
+    return 0
 
 
 def _read(directory: int, name: str) -> bytes:

@@ -77,6 +77,21 @@ def disk_errors(doing: str) -> Iterator[None]:
         raise SetupError(f"cannot {doing}{where}: {remedy}") from error
 
 
+class Stage:
+    """A directory to make something in. It is known from debris as long as a process has its guard."""
+
+    def __init__(self, path: Path, guard: int) -> None:
+        self.path = path
+        self.guard = guard
+        """A descriptor of a file with a lock; another process that is given it has the directory too."""
+
+    def discard(self) -> None:
+        """Deletes what is left of it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        Path(f"{self.path}.lock").unlink(missing_ok=True)
+        os.close(self.guard)
+
+
 class Storage:
     """The directory tree that holds everything basedev makes."""
 
@@ -127,7 +142,16 @@ class Storage:
 
     @contextmanager
     def staging(self, label: str) -> Iterator[Path]:
-        """An empty directory to make something in; whatever is left of it afterwards is deleted.
+        """An empty directory to make something in; whatever is left of it afterwards is deleted."""
+        stage = self.stage(label)
+        try:
+            with disk_errors(f"write {label}"):
+                yield stage.path
+        finally:
+            stage.discard()
+
+    def stage(self, label: str) -> Stage:
+        """An empty directory to make something in, which its user is to discard.
 
         A process that was killed leaves its directory behind. Its lock is gone with it, which is
         how the next call knows the debris from work under way.
@@ -139,13 +163,7 @@ class Storage:
             guard = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(guard, fcntl.LOCK_EX)
             path.mkdir(mode=0o700)
-        try:
-            with disk_errors(f"write {label}"):
-                yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
-            Path(f"{path}.lock").unlink(missing_ok=True)
-            os.close(guard)
+        return Stage(path, guard)
 
     def publish(self, made: Path, place: Path) -> None:
         """Moves a finished directory to its place, in one step. An entry that stands there already stays."""

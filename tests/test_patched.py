@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Bench, put_in_place, wait_until
+from conftest import Bench, put_in_place, start, stop_servers, wait_until
 
 from basedev.census import CensusEntry
 from basedev.checkout import Checkout
@@ -30,8 +32,10 @@ from basedev.engines.patched.hostimage import STATEMENTS, make_host_image
 from basedev.engines.patched.limits import check_difference
 from basedev.engines.patched.makefile import make
 from basedev.engines.patched.runtime import Runtime
+from basedev.engines.patched.server import LOADED
 from basedev.errors import NeedsFullRebuild, SetupError, UserCodeError
-from basedev.places import SYSIMAGE
+from basedev.places import BASE_RECORD, SYSIMAGE
+from basedev.servers import Server, Servers
 from basedev.sourcefiles import PARSER
 from basedev.sources import Sources
 from basedev.storage import Storage, file_digest
@@ -106,9 +110,9 @@ class Modern(Bench):
 
     def restore(self) -> None:
         """Takes back all edits."""
-        for file, (contents, time) in self.before.items():
+        for file, (contents, written) in self.before.items():
             file.write_bytes(contents)
-            os.utime(file, ns=(time, time))
+            os.utime(file, ns=(written, written))
         self.before.clear()
         for file in self.made:
             file.unlink()
@@ -918,8 +922,9 @@ def test_what_is_told_of_the_setup(modern: Modern) -> None:
     base = modern.json("init")["base_id"]
     assert ("base image", "ok", base) in told and ("Julia", "ok", "the patches are applied") in told
     assert [one["id"] for one in modern.json("images", "list")["images"] if one["present"]] == [base]
-    refused = modern.basedev("serve", "start")
-    assert refused.returncode == 3 and "this command is for checkouts of Julia 1.5.3 yet" in refused.stderr
+    modern.json("serve", "start")
+    told = {(one["check"], one["state"], one["text"]) for one in modern.json("doctor")["findings"]}
+    assert ("server", "ok", "that of this checkout's base image answers") in told
 
 
 RUNTIME = ("src/jl_uv.c", "src/codegen.cpp")
@@ -1209,6 +1214,231 @@ def test_early_cutoff(modern: Modern) -> None:
     assert (whole["engine"], whole["reinferred"]) == ("patched-no-cutoff", None)
     assert modern.julia(whole["image"], program) == '("made", "otherwise")otherwisea'
     assert modern.julia(whole["image"], PLACES).split()[0] != before[0]
+
+
+# ---- the warm server ----
+
+
+@pytest.fixture
+def served(modern: Modern) -> Iterator[Modern]:
+    """The checkout, without a server before and after."""
+    stop_servers(modern.storage.root)
+    yield modern
+    stop_servers(modern.storage.root)
+
+
+def server_with_spares(modern: Modern) -> Server:
+    """Starts the server, and waits until two hosts and a writer have loaded what they wait with."""
+    modern.json("serve", "start")
+
+    def are_waiting() -> bool:
+        spares = julias(only_server(modern))
+        took = list(map(ticks, spares))
+        time.sleep(0.5)
+        return len(spares) == 3 and took == list(map(ticks, spares))
+
+    wait_until(are_waiting)
+    return only_server(modern)
+
+
+def only_server(modern: Modern) -> Server:
+    """The one server of the cache directory."""
+    (server,) = Servers(modern.storage).running()
+    return server
+
+
+def words_of(pid: int) -> list[str]:
+    """The command line of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
+
+
+def ticks(pid: int) -> tuple[str, ...]:
+    """What the processors have worked for a process."""
+    return tuple(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process has not ended."""
+    return any(words_of(pid))
+
+
+def julias(server: Server, option: str = "") -> list[int]:
+    """Those of a server's spares that are Julias, with this text in their command line."""
+    every = {pid: words_of(pid) for pid in server.spares}
+    return [pid for pid, words in every.items() if words[0].endswith("bin/julia") and option in " ".join(words)]
+
+
+def left_in_staging(modern: Modern) -> list[Path]:
+    """What is being made, or was left."""
+    return list((modern.storage.root / "staging").iterdir())
+
+
+def leaf(modern: Modern, name: str) -> dict[str, Any]:
+    """Builds an image with one more function, and asks that."""
+    modern.append(UTIL, f'\n{name}() = "{name}"\n')
+    built = modern.chain()
+    assert modern.julia(built["image"], f"print(Base.{name}())") == name
+    return built
+
+
+def test_builds_start_a_server_and_use_it(served: Modern) -> None:
+    assert leaf(served, "first")["server"] == "started"
+    wait_until(lambda: len(only_server(served).spares) > 2)
+    assert leaf(served, "second")["server"] == "used"
+    wait_until(lambda: only_server(served).builds == 2)
+    served.append(UTIL, "\nplanned() = 1\n")
+    server = server_with_spares(served)
+    [writer] = julias(server, "--output-o")
+    assert served.json("status")["server"] == "used"
+    assert writer in only_server(served).spares  # nothing was to be written
+    assert served.json("build", "--no-server")["server"] == "off"
+    assert served.json("build")["server"] is None  # nothing was asked of it
+
+
+def test_it_is_in_nobodys_way_and_leaves_nothing(served: Modern) -> None:
+    server = server_with_spares(served)
+    assert 200 << 20 < server.memory < 1 << 30
+    [base] = [one for one in served.json("images", "list")["images"] if one["id"] == server.base_id]
+    assert not base["in_use"] and base["processes"] == []
+    [stopped] = served.json("serve", "stop")["servers"]
+    assert (stopped["pid"], stopped["spares"]) == (server.pid, list(server.spares))
+    assert not any(map(is_alive, (server.pid, *server.spares)))
+    assert left_in_staging(served) == [] and list((served.storage.root / "servers").iterdir()) == []
+
+
+def test_spares_end_with_a_server_that_is_killed(served: Modern) -> None:
+    server = server_with_spares(served)
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, server.spares)))
+    assert leaf(served, "afterwards")["server"] == "started"
+    served.json("serve", "stop")
+    assert left_in_staging(served) == []
+
+
+@pytest.mark.parametrize(("kind", "option"), [("writer", "--output-o"), ("host", "BasedevHost")])
+def test_a_spare_that_is_killed_is_replaced(served: Modern, kind: str, option: str) -> None:
+    server = server_with_spares(served)
+    time.sleep(LOADED)  # one that ends before is not started again and again
+    victim = julias(server, option)[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: victim not in only_server(served).spares)
+    assert only_server(served).pid == server_with_spares(served).pid == server.pid
+    assert leaf(served, f"replaced_{kind}")["server"] == "used"
+
+
+@pytest.mark.parametrize("victim", ["server", "writer", "host"])
+def test_what_is_killed_in_the_midst_of_a_build(served: Modern, victim: str) -> None:
+    server = server_with_spares(served)
+    served.edit(UTIL, served.chomp[0], served.chomp[0] + f'    s == "{victim}\\n" && return SubString("y")\n')
+    held = julias(server, "BasedevHost" if victim == "host" else "--output-o")[0]
+    os.kill(held, signal.SIGSTOP)  # so that the build is in its midst for long enough
+    build = start(served, "--json", "build", "--no-full-rebuild")
+    wait_until(lambda: only_server(served).building == 1)
+    os.kill(server.pid if victim == "server" else held, signal.SIGKILL)
+    if victim == "server":
+        os.kill(held, signal.SIGCONT)
+    told = json.loads(build.communicate()[0])
+    assert (build.returncode, told["status"]) == (0, "built")
+    assert (told["server"] == "used") == (victim == "server")  # what works goes on without it
+    assert served.julia(told["image"], rf'print(chomp("{victim}\n"))') == "y"
+
+
+def test_a_build_that_is_killed_takes_what_works_for_it_along(served: Modern) -> None:
+    server = server_with_spares(served)
+    served.append(UTIL, "\nnever() = 1\n")
+    os.kill(julias(server, "--output-o")[0], signal.SIGSTOP)
+    build = start(served, "build")
+    wait_until(lambda: only_server(served).building == 1)
+    build.kill()
+    build.communicate()
+    wait_until(lambda: not any(map(is_alive, server.spares)))
+    assert server_with_spares(served).pid == server.pid
+    assert leaf(served, "ever")["server"] == "used"
+
+
+def test_a_command_besides_a_build_has_processes_of_its_own(served: Modern) -> None:
+    [writer] = julias(server_with_spares(served), "--output-o")
+    served.append(UTIL, '\nboth() = "both"\n')
+    os.kill(writer, signal.SIGSTOP)
+    build = start(served, "--json", "build", "--no-full-rebuild")
+    wait_until(lambda: only_server(served).building == 1)
+    besides = served.json("status")
+    assert (besides["status"], besides["server"]) == ("chain", "its programs are not ready yet")
+    os.kill(writer, signal.SIGCONT)
+    told = json.loads(build.communicate()[0])
+    assert told["server"] == "used"
+    assert served.julia(told["image"], "print(Base.both())") == "both"
+
+
+def test_a_server_ends_when_the_runtime_is_another(served: Modern) -> None:
+    library = next((served.root / "usr/lib").glob("libjulia.so.*.*.*"))
+    server, before = server_with_spares(served), library.stat()
+    os.utime(library, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    try:
+        wait_until(lambda: not any(map(is_alive, (server.pid, *server.spares))))
+        assert Servers(served.storage).running() == []
+    finally:
+        os.utime(library, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert leaf(served, "renewed")["server"] == "started"
+
+
+def test_another_base_image_has_another_server(served: Modern) -> None:
+    """As when `init` keeps what `make` has built while a server runs on what was there."""
+    server, record = server_with_spares(served), served.root / BASE_RECORD
+    noted, store = record.read_text(), Store(served.storage)
+    base = store.find("bases", server.base_id)
+    assert base
+    about = {key: value for key, value in base.manifest.items() if key not in ("schema", "entry", "files")}
+    with served.storage.staging("copy") as made:
+        own = shutil.ignore_patterns("manifest.json", "verified.json", "used")
+        shutil.copytree(base.directory, made, copy_function=os.link, ignore=own, dirs_exist_ok=True)
+        other = store.publish("bases", "f" * 20, made, about)
+    try:
+        record.write_text(json.dumps({**json.loads(noted), "base_id": other.id}))
+        built = leaf(served, "other")
+        assert (built["server"], built["base_id"]) == ("started", other.id)
+        assert {one.base_id for one in Servers(served.storage).running()} == {server.base_id, other.id}
+    finally:
+        record.write_text(noted)
+        stop_servers(served.storage.root)
+        served.storage.discard(other.directory)
+
+
+def test_spares_have_the_surroundings_of_builds(served: Modern) -> None:
+    server_with_spares(served)
+    late = "base/client.jl"  # it may use all of Base
+    served.append(late, '\nconst told = get(ENV, "TELL", "nothing")\n')
+    words = ("--json", "build", "--no-full-rebuild")
+    done = json.loads(served.basedev(*words, environment={"TELL": "first"}).stdout)
+    assert done["server"] == "its programs are not ready yet"
+    assert served.julia(done["image"], "print(Base.told)") == "first"
+    wait_until(lambda: len(only_server(served).spares) > 2 and only_server(served).building == 0)
+    served.append(late, '\nconst told_by = get(ENV, "TELL", "nothing")\n')
+    done = json.loads(served.basedev(*words, environment={"TELL": "first", "GIT_DIR": "x", "SHLVL": "7"}).stdout)
+    assert done["server"] == "used"
+    assert served.julia(done["image"], "print(Base.told_by)") == "first"
+
+
+def test_a_warm_build_gives_what_a_cold_one_does(served: Modern, tmp_path: Path) -> None:
+    chomp, _ = served.chomp
+    served.edit(UTIL, chomp, '"""\n    loud(s)\n"""\nloud(s) = s * LOUD\nconst LOUD = "!"\n\n' + chomp)
+    served.edit(UTIL, chomp, chomp + '    s == "hello\\n" && return SubString("world")\n')
+    images = {}
+    for flag in ("--no-server", "--server"):
+        if flag == "--server":
+            server_with_spares(served)
+        built = served.json("build", "--no-full-rebuild", flag)
+        images[built["server"]] = tmp_path / f"{built['server']}.so"
+        shutil.copyfile(built["image"], images[built["server"]])
+        assert served.basedev("images", "rm", built["image_id"]).returncode == 0
+    assert list(images) == ["off", "used"]
+    builder = PatchedBuilder(Checkout(served.root), served.storage, lambda step, seconds: None)
+    assert compare(*describe(builder, images)) == []
+    assert native_difference(builder, *images.values()) == (0, 0)
+    assert {served.julia(image, r'print(chomp("hello\n"), Base.loud("a"))') for image in images.values()} == {"worlda!"}
 
 
 def test_the_hosts_image_is_made_anew(modern: Modern, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from conftest import Bench, start, stop_servers, wait_until
 from test_faults import assert_clean
 
-from basedev.servers import Limits, Server, Servers, greet
+from basedev.servers import Limits, Server, Servers, Service, greet
 
 UTIL = "base/strings/util.jl"
 
@@ -229,10 +229,11 @@ def _started_with(bench: Bench, *, idle: int, memory: int) -> Server:
     bench.json("serve", "start")
     server = only_server(bench)
     words = Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")
-    program, image, libraries = Path(words[0]), Path(words[2]), Path(words[3])
+    program, image = Path(words[0]), Path(words[2])
     every = Servers(bench.storage)
     every.stop(server)
-    connection, new = every.connect(program, image, libraries, Limits(idle, memory))
+    service = Service(program, tuple(words[1:5]), server.base_id, (program, image))
+    connection, new = every.connect(service, Limits(idle, memory))
     connection.close()
     assert new
     return only_server(bench)

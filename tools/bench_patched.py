@@ -1,8 +1,9 @@
 """What edits cost on a source checkout of current Julia that was built with the patches: from command to image.
 
     tools/bench-patched ~/julia
-    tools/bench-patched ~/julia --runs 5 --edits leaf lpad
+    tools/bench-patched ~/julia --runs 5 --edits leaf lpad --ways warm
 
+Cold is without a server; before a warm build, the server has some seconds to get ready, as between two saves.
 Each edit has a number in it, so that each build is made and none is found. Edited files get their contents and times
 back, so that the checkout's own make finds nothing to do. What make takes can be seen when `basedev verify` has run it.
 """
@@ -33,6 +34,11 @@ LPAD = """function lpad(
 CHOMP = "function chomp(s::AbstractString)\n"
 PRINT = "function print_to_string(xs...)\n"
 
+WAYS = ("cold", "warm")
+
+PAUSE = 5.0
+"""Seconds before a warm build."""
+
 STEPS = ("revise", "infer", "compile", "link")
 
 EDITS = {
@@ -53,6 +59,7 @@ def main() -> int:
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="builds of each edit (default 3)")
     parser.add_argument("--edits", nargs="+", choices=EDITS, default=list(EDITS), metavar="EDIT")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="cold, warm")
     parser.add_argument("--engine", default="patched", help="of basedev build: patched-no-cutoff goes by Julia's rule")
     arguments = parser.parse_args()
     root = arguments.checkout.resolve()
@@ -64,36 +71,43 @@ def main() -> int:
             sys.exit(f"{change.path} has not exactly one {change.old!r}")
     version = (root / "VERSION").read_text().strip()
     print(f"{machine().rpartition(', Julia')[0]}, Julia {version}; median (least to most) of {arguments.runs}\n")
-    rows = [_row(EDITS[name], root, arguments) for name in arguments.edits]
-    print(table(("edit", "seconds", "revise", "infer", "compile and write", "link", "invalidated"), rows))
+    if "warm" in arguments.ways:
+        _basedev(root, "serve", "start")
+    rows = [_row(EDITS[name], way, root, arguments) for name in arguments.edits for way in arguments.ways]
+    print(table(("edit", "way", "seconds", "revise", "infer", "compile and write", "link", "invalidated"), rows))
     return 0
 
 
-def _row(edit: Edit, root: Path, arguments: argparse.Namespace) -> list[str]:
+def _row(edit: Edit, way: str, root: Path, arguments: argparse.Namespace) -> list[str]:
     numbers = (time.time_ns() // 1_000_000 % 10**9 for _ in range(arguments.runs))
-    built = [_build(edit, root, number, arguments.engine) for number in numbers]
+    built = [_build(edit, way, root, number, arguments.engine) for number in numbers]
     took = [one["seconds"] for one in built]
     spread = f"{statistics.median(took):.2f} ({min(took):.2f}\N{EN DASH}{max(took):.2f})"
     steps = [f"{statistics.median(one['timings'][step] for one in built):.2f}" for step in STEPS]
-    return [edit.title, spread, *steps, str(built[-1]["invalidated"])]
+    return [edit.title, way, spread, *steps, str(built[-1]["invalidated"])]
 
 
-def _build(edit: Edit, root: Path, number: int, engine: str) -> dict[str, Any]:
+def _build(edit: Edit, way: str, root: Path, number: int, engine: str) -> dict[str, Any]:
+    server = "--server" if way == "warm" else "--no-server"
+    if way == "warm":
+        time.sleep(PAUSE)
     with edited(root, edit.numbered(number)):
         begin = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "basedev", "-C", root, "--json", "build", "--no-full-rebuild", "--engine", engine],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        built = _basedev(root, "build", "--no-full-rebuild", "--engine", engine, server)
         seconds = time.monotonic() - begin
-    if done.returncode:
-        sys.exit(f"{edit.name}: {done.stdout or done.stderr}")
-    built: dict[str, Any] = json.loads(done.stdout)
     if built["status"] != "built":
         sys.exit(f"{edit.name}: the image was there before")
+    if built["server"] != ("used" if way == "warm" else "off"):
+        sys.exit(f"{edit.name}: the server was not used: {built['server']}")
     return {**built, "seconds": seconds}
+
+
+def _basedev(root: Path, *words: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "basedev", "-C", str(root), "--json", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"basedev {' '.join(words)}: {done.stdout or done.stderr}")
+    return dict(json.loads(done.stdout))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ OWN_ERROR = "Internal error: encountered unexpected error in runtime:"
 """What the runtime prints above an error in Julia's compiler (src/gf.c)."""
 
 
+class HostFailed(InternalError):
+    """A host that a server had made ready came to its end: an ordinary one may do."""
+
+
 def exchange(requests: IO[bytes], answers: IO[bytes], parts: Iterable[bytes]) -> Any:
     """The answer to a request that is sent in parts. Raises one of BROKEN when there is none."""
     for part in parts:

@@ -276,7 +276,12 @@ class _Rebuilding:
     def _program(self) -> list[str | Path]:
         """Julia without what the user set for it in the environment, and without the user's packages."""
         bindir, depot = self.tree / "usr/bin", self.workdir / "depot"
-        return [*process.without_settings("JULIA_"), f"JULIA_BINDIR={bindir}", f"JULIA_DEPOT_PATH={depot}", self.julia]
+        return [
+            *process.without_settings("JULIA_.*"),
+            f"JULIA_BINDIR={bindir}",
+            f"JULIA_DEPOT_PATH={depot}",
+            self.julia,
+        ]
 
     def _failure(self, step: Step, output: str, error: InternalError) -> InternalError | UserCodeError:
         said = failure_of_sources(output, self.tree) if "killed by signal" not in error.message else None

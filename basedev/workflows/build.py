@@ -22,8 +22,9 @@ from ..choice import FULL as FULL
 from ..choice import PATCHED as PATCHED
 from ..config import load_config
 from ..engines import Progress, full
+from ..engines.conversation import HostFailed
 from ..engines.stock15.baseimage import BaseImage
-from ..engines.stock15.host_program import Host, HostFailed, host_program
+from ..engines.stock15.host_program import Host, host_program, service
 from ..engines.stock15.layer import Layer, NeedsJuliasRule, check, make_layer
 from ..errors import InternalError, NeedsFullRebuild, UsageError
 from ..holds import Hold
@@ -31,7 +32,7 @@ from ..includes import SourceFile
 from ..process import timed
 from ..revise import revise
 from ..revision import Definition, Revision, as_json
-from ..servers import Limits, NoServer, Servers, allowed
+from ..servers import Limits, NoServer, Servers, Service, allowed
 from ..sizes import parse_size
 from ..sources import ChangeSet, Sources, library_of
 from ..storage import Storage
@@ -187,11 +188,20 @@ class ImageBuilder(ABC):
     engines: tuple[str, ...]
     """The names of engines that the checkout's images can be made with."""
 
-    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:
+    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress, *, server: bool | None = None) -> None:
+        """`server` tells whether a warm server may be used, by default what the configuration says."""
         self.checkout = checkout
         self.storage = storage
         self.store = Store(storage)
         self.progress = progress
+        self._may_be_served = server
+        self.server: str | None = None
+        """What came of it the last time that a server was looked for (`Result.server`)."""
+
+    @property
+    @abstractmethod
+    def _service(self) -> Service:
+        """What a server on the base image runs."""
 
     @abstractmethod
     def _rehearse(self, sources: Sources, result: Result) -> None:
@@ -216,6 +226,27 @@ class ImageBuilder(ABC):
     @abstractmethod
     def _image_id(self, sources: Sources, engine: str) -> str:
         """The name of an image in the store."""
+
+    def served(self) -> socket | None:
+        """A connection to the server on the base image, which is started when it does not run; None when there is
+        none to be had."""
+        config = load_config(self.checkout.root)
+        if not (allowed(config.server) if self._may_be_served is None else self._may_be_served):
+            self.server = "off"
+            return None
+        limits = Limits(60 * config.server_idle, parse_size(config.server_memory))
+        try:
+            connection, new = Servers(self.storage).connect(self._service, limits)
+        except NoServer as reason:
+            self.server = str(reason)
+            return None
+        self.server = "started" if new else "used"
+        return connection
+
+    def start_server(self) -> None:
+        """Has the server on the base image run, if there is one to be had."""
+        if connection := self.served():
+            connection.close()
 
     def plan(self) -> Result:
         """What `build` would do for the present sources, without doing it.
@@ -353,11 +384,7 @@ class Builder(ImageBuilder):
     engines = (CHAINED, CHAINED_WITHOUT_CUTOFF, FULL)
 
     def __init__(self, checkout: Checkout, storage: Storage, progress: Progress, *, server: bool | None = None) -> None:
-        """`server` tells whether a warm server may be used, by default what the configuration says."""
-        super().__init__(checkout, storage, progress)
-        self._may_be_served = server
-        self.server: str | None = None
-        """What came of it the last time that a server was looked for (`Result.server`)."""
+        super().__init__(checkout, storage, progress, server=server)
         self.base = adopted_base(checkout, storage, progress)
 
     def _image_id(self, sources: Sources, engine: str) -> str:
@@ -397,22 +424,9 @@ class Builder(ImageBuilder):
         with self._host(self.base.sysimage) as host:
             return work(host)
 
-    def served(self) -> socket | None:
-        """A connection to the server on the base image, which is started when it does not run; None when there is
-        none to be had."""
-        config = load_config(self.checkout.root)
-        if not (allowed(config.server) if self._may_be_served is None else self._may_be_served):
-            self.server = "off"
-            return None
-        limits = Limits(60 * config.server_idle, parse_size(config.server_memory))
-        libraries = self.checkout.distribution.standard_libraries
-        try:
-            connection, new = Servers(self.storage).connect(self._program, self.base.sysimage, libraries, limits)
-        except NoServer as reason:
-            self.server = str(reason)
-            return None
-        self.server = "started" if new else "used"
-        return connection
+    @property
+    def _service(self) -> Service:
+        return service(self._program, self.base.sysimage, self.checkout.distribution)
 
     def _host(self, image: Path, served: socket | None = None) -> Host:
         return Host(self._program, image, self.checkout.distribution, served)

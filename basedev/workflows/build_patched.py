@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..adopted import remember
+from ..aside import Aside
 from ..checkout import Checkout
 from ..choice import PATCHED_WITHOUT_CUTOFF, image_id
-from ..commits import CommitCheckout
 from ..engines import Progress
+from ..engines.conversation import HostFailed
 from ..engines.patched.baseimage import BaseImage, make_base_image, record_base
 from ..engines.patched.host_program import Host, Kept
-from ..engines.patched.layer import prepared
+from ..engines.patched.layer import MakeLayer, prepared
 from ..engines.patched.limits import check, check_difference
 from ..engines.patched.makefile import make, make_aside, make_generated, make_runtime
 from ..engines.patched.runtime import Runtime
+from ..engines.patched.spares import ALL, ASKING, Spares, prepare, service, take
 from ..errors import InternalError, NeedsFullRebuild, SetupError
 from ..places import SYSIMAGE
 from ..revise import revise
 from ..revision import Move, Revision
+from ..servers import NoServer, Service
 from ..sourcefiles import PARSER
 from ..sources import ChangeSet, Sources, library_of
 from ..storage import Storage, digest_of
-from .build import FULL, PATCHED, ImageBuilder, Result
+from .build import FULL, PATCHED, ImageBuilder, Result, T
 
 MAKE = 1030.0
 """Seconds that `make` takes after an edit of Base, on two cores."""
@@ -53,7 +57,7 @@ def other_runtime(checkout: Checkout) -> str | None:
     runtime = Runtime(checkout.root)
     before = checkout.noted.get("runtime")
     edited = runtime.edited(before) if before else []
-    if isinstance(checkout, CommitCheckout):  # what is edited meanwhile, and not built, is not in its runtime
+    if checkout.is_commit:  # what is edited meanwhile, and not built, is not in its runtime
         unbuilt = {one.path for one in runtime.outdated()}
         edited = [path for path in edited if path not in unbuilt]
     return f"{edited[0]} is another than when {SYSIMAGE} was made" if edited else None
@@ -102,8 +106,8 @@ class PatchedBuilder(ImageBuilder):
     chained = PATCHED
     engines = (PATCHED, PATCHED_WITHOUT_CUTOFF, FULL)
 
-    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress) -> None:
-        super().__init__(checkout, storage, progress)
+    def __init__(self, checkout: Checkout, storage: Storage, progress: Progress, *, server: bool | None = None) -> None:
+        super().__init__(checkout, storage, progress, server=server)
         checkout.check_adopted()
         self.base = adopt(checkout, storage, progress)
 
@@ -114,7 +118,7 @@ class PatchedBuilder(ImageBuilder):
         return result
 
     def build(self, *, engine: str | None = None, may_rebuild: bool = True) -> Result:
-        reason = None if isinstance(self.checkout, CommitCheckout) else self._renew_runtime(may_rebuild)
+        reason = None if self.checkout.is_commit else self._renew_runtime(may_rebuild)
         result = super().build(engine=engine, may_rebuild=may_rebuild)
         result.runtime_reason = reason
         return result
@@ -137,17 +141,15 @@ class PatchedBuilder(ImageBuilder):
 
     def _other_ground(self) -> str | None:
         """Why nothing can be chained on the base image, whatever the sources: it was not made with their runtime."""
-        if isinstance(self.checkout, CommitCheckout) and (reason := self.checkout.unlike_base()):
-            return reason
-        return other_runtime(self.checkout) or self._other_version()
+        return self.checkout.unlike_base() or other_runtime(self.checkout) or self._other_version()
 
     def _other_version(self) -> str | None:
-        is_commit = isinstance(self.checkout, CommitCheckout)  # what git tells of it includes this
+        is_commit = self.checkout.is_commit  # what git tells of it includes this
         return None if is_commit else other_version(self.checkout, self.base.files)
 
     def _differing(self, sources: Sources) -> Result:
         result = super()._differing(sources)
-        if not isinstance(self.checkout, CommitCheckout):
+        if not self.checkout.is_commit:
             result.library_reason = not_loaded(self.checkout.root, result.loaded_files)
         return result
 
@@ -168,8 +170,10 @@ class PatchedBuilder(ImageBuilder):
 
     def _rehearse(self, sources: Sources, result: Result) -> None:
         self._check_ground()
-        with self._host() as host:
-            result.define(self._revise(sources, host).definitions)
+        try:
+            result.define(self.with_host(lambda host: self._revise(sources, host)).definitions)
+        finally:
+            result.server = self.server
 
     def _chain(self, sources: Sources, result: Result, engine: str) -> None:
         try:
@@ -183,22 +187,25 @@ class PatchedBuilder(ImageBuilder):
         """`kept` is what stays valid of what Julia invalidates, where that is not to be found out."""
         self._check_ground()
         begin = time.monotonic()
-        commit = self.checkout.commit
         self.progress("comparing definitions", 3.0)
-        with self.storage.staging("image") as made, prepared(self.base, self.checkout.julia, made) as make_layer:
-            with self._host() as host:
-                revision = self._revise(sources, host)
-                result.invalidated = host.invalidated
-                revised = time.monotonic()
-                kept = kept or self._cut_off(host, revision, result.invalidated)
-            result.reinferred, result.no_cutoff_reason = kept.inferred, kept.no_cutoff_reason
-            inferred = time.monotonic()
-            layer = make_layer(revision.steps, kept, self.progress)
-            result.define(revision.definitions)
-            result.engine, result.linker = engine, layer.linker
-            result.old_lines_reason = old_lines(revision)
-            result.timings = {"revise": revised - begin, "infer": inferred - revised, **layer.timings}
-            self._publish(self._image_id(sources, engine), made / "sys.so", result, commit)
+
+        def chain(spares: Spares | None) -> None:
+            with self._making_layer(spares) as (made, make_layer), Aside(lambda: self.checkout.commit) as commit:
+                with self._host(spares) as host:
+                    revision = self._revise(sources, host)
+                    result.invalidated = host.invalidated
+                    revised = time.monotonic()
+                    left = kept or self._cut_off(host, revision, result.invalidated)
+                result.reinferred, result.no_cutoff_reason = left.inferred, left.no_cutoff_reason
+                inferred = time.monotonic()
+                layer = make_layer(revision.steps, left, self.progress)
+                result.define(revision.definitions)
+                result.engine, result.linker, result.server = engine, layer.linker, self.server
+                result.old_lines_reason = old_lines(revision)
+                result.timings = {"revise": revised - begin, "infer": inferred - revised, **layer.timings}
+                self._publish(self._image_id(sources, engine), made / "sys.so", result, commit.result())
+
+        self._with_spares(ALL, chain)
 
     @staticmethod
     def _cut_off(host: Host, revision: Revision, invalidated: int) -> Kept:
@@ -250,11 +257,51 @@ class PatchedBuilder(ImageBuilder):
             return host.native_signatures()
 
     def parse_all(self, texts: Sequence[bytes]) -> list[list[dict[str, Any]]]:
-        with self._host() as host:
-            return host.parse_all(texts)
+        return self.with_host(lambda host: host.parse_all(texts))
 
-    def _host(self) -> Host:
-        return Host(self.checkout.julia, self.base.host, self.base.census, has_program=True)
+    def with_host(self, work: Callable[[Host], T]) -> T:
+        """What `work` returns, which gets a host on the base image. When a server's host fails, it is done again with
+        an ordinary one."""
+
+        def on_host(spares: Spares | None) -> T:
+            with self._host(spares) as host:
+                return work(host)
+
+        return self._with_spares(ASKING, on_host)
+
+    @property
+    def _service(self) -> Service:
+        return service(self.base, self.checkout)
+
+    def start_server(self) -> None:
+        if connection := self.served():
+            prepare(connection)
+
+    def _with_spares(self, wish: bytes, work: Callable[[Spares | None], T]) -> T:
+        """What `work` returns, which gets what a server has ready, if there is one. When that fails, it is done again
+        without."""
+        if connection := self.served():
+            try:
+                with take(connection, wish, new=self.server == "started") as spares:
+                    if not spares and self.server == "used":
+                        self.server = "its programs are not ready yet"
+                    return work(spares)
+            except (HostFailed, NoServer) as error:
+                self.server = str(error)
+        return work(None)
+
+    def _host(self, spares: Spares | None) -> Host:
+        ready, end = (spares.hosts, spares.end_hosts) if spares else ((), None)
+        return Host(
+            self.checkout.julia, self.base.host, self.base.census, has_program=True, spares=ready, end_spares=end
+        )
+
+    @contextmanager
+    def _making_layer(self, spares: Spares | None) -> Iterator[tuple[Path, MakeLayer]]:
+        """A directory in which an image can be made, and what does so there."""
+        writer = spares.writer if spares else None
+        with self.storage.staging("image") as made, prepared(self.base, self.checkout.julia, made, writer) as make:
+            yield made, make
 
     def _revise(self, sources: Sources, host: Host) -> Revision:
         files = self.base.files

@@ -42,5 +42,5 @@ def builder_for(
     if checkout.is_patched:
         from .build_patched import PatchedBuilder
 
-        return PatchedBuilder(checkout, storage, progress)
+        return PatchedBuilder(checkout, storage, progress, server=server)
     return Builder(checkout, storage, progress, server=server)

@@ -27,12 +27,14 @@ from ..config import Config, load_config
 from ..distribution import Distribution, find
 from ..engines.patched.baseimage import BaseImage, is_present
 from ..engines.patched.host_program import Host as PatchedHost
+from ..engines.patched.spares import service as patched_service
 from ..engines.stock15.host_program import Host, compiled_host
+from ..engines.stock15.host_program import service as stock_service
 from ..errors import BasedevError, SetupError, UsageError
 from ..link import LINKERS, linker
 from ..pieces import shares_blocks
 from ..places import settings_files
-from ..servers import Limits, NoServer, Servers, allowed
+from ..servers import Limits, NoServer, Servers, Service, allowed
 from ..sizes import age, counted, parse_size, size
 from ..sources import source_directories
 from ..storage import Storage
@@ -505,9 +507,7 @@ class Doctor:
             yield _ok("none is held")
 
     def _server(self) -> Iterator[Finding]:
-        if self._is_patched:
-            yield _ok("builds of this checkout use none")
-        elif not allowed(self._config.server):
+        if not allowed(self._config.server):
             yield _warning("switched off", "set server = true, and unset BASEDEV_SERVER, to have builds faster")
         running = Servers(self._storage).running()
         known = Store(self._storage).names("bases") if running else []
@@ -522,21 +522,28 @@ class Doctor:
                 yield _warning(text, "basedev serve stop")
             else:
                 yield _ok(text)
-        if not running and not self._is_patched:
+        if not running:
             yield _ok("none is running; a build starts it")
         place = self._base_directory
         if place and any(one.base_id == place.name for one in running):
-            yield from self._served(place / "base.so")
+            yield from self._served(place)
 
-    def _served(self, image: Path) -> Iterator[Finding]:
-        """Whether a server of the checkout's base image is this version's, and can be used."""
+    def _service(self, base: Path) -> Service | None:
+        """What a server on the checkout's base image runs, if it is known what that is."""
+        if self._checkout and self._is_patched:
+            entry = Store(self._storage).find("bases", base.name)
+            return patched_service(BaseImage(entry), self._checkout) if entry else None
         assert self._distribution is not None
         program = compiled_host(self._distribution, self._storage)
-        if program is None:
+        return stock_service(program, base / "base.so", self._distribution) if program else None
+
+    def _served(self, base: Path) -> Iterator[Finding]:
+        """Whether a server of the checkout's base image is this version's, and can be used."""
+        service = self._service(base)
+        if service is None:
             return
-        limits, libraries = Limits(60, MEMORY), self._distribution.standard_libraries
         try:
-            connection, _ = Servers(self._storage).connect(program, image, libraries, limits, start=False)
+            connection, _ = Servers(self._storage).connect(service, Limits(60, MEMORY), start=False)
             connection.close()
             yield _ok("that of this checkout's base image answers")
         except NoServer as reason:

@@ -54,7 +54,7 @@ def impacts_for(checkout: Checkout, storage: Storage, progress: Progress, *, ser
     if checkout.is_patched:
         from .impact_patched import PatchedImpacts
 
-        return PatchedImpacts(checkout, storage, progress)
+        return PatchedImpacts(checkout, storage, progress, server=server)
     return StockImpacts(checkout, storage, progress, server=server)
 
 

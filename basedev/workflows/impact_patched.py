@@ -34,9 +34,11 @@ class PatchedImpacts(PatchedBuilder):
         if reason := self._other_ground():
             return told(base, base.sources, sources, {"full_rebuild_reason": reason})
         self.progress("comparing definitions", 3.0)
-        with self._host() as host:
-            found = self._followed(host, base.files, lambda: self._revise(sources, host))
-        return told(base, base.sources, sources, found)
+
+        def follow(host: Host) -> dict[str, Any]:
+            return self._followed(host, base.files, lambda: self._revise(sources, host))
+
+        return told(base, base.sources, sources, self.with_host(follow))
 
     def against(self, after: Checkout) -> Impact:
         base, old, new = self.base, self.checkout.sources(self.base.sources), after.sources(self.base.sources)

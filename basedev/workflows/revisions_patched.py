@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..engines.patched.host_program import Host, defining
-from ..engines.patched.layer import prepared
+from ..engines.patched.spares import ALL, Spares
 from ..errors import UserCodeError
 from ..revision import Delete, Evaluate, Revision, Unbind
 from ..sources import Sources
@@ -17,21 +17,28 @@ class PatchedReviser(Reviser, PatchedBuilder):
 
     def _found(self, sources: Sources) -> tuple[Revision, Standing]:
         self._check_ground()
-        with self._host() as host:
+
+        def find(host: Host) -> tuple[Revision, Standing]:
             revision = self._revise(sources, host)
             return revision, standing(revision, host.parse_all)
 
+        return self.with_host(find)
+
     def _make(self, revision: Revision, name: str, result: Result, commit: str | None) -> None:
         self._check_ground()
-        with self.storage.staging("image") as made, prepared(self.base, self.checkout.julia, made) as make_layer:
-            with self._host() as host:
-                result.invalidated = self._tried(host, revision)
-                kept = self._cut_off(host, revision, result.invalidated)
-            result.reinferred, result.no_cutoff_reason = kept.inferred, kept.no_cutoff_reason
-            layer = make_layer(revision.steps, kept, self.progress)
-            result.linker, result.timings = layer.linker, dict(layer.timings)
-            result.old_lines_reason = old_lines(revision)
-            self._publish(name, made / "sys.so", result, commit)
+
+        def make(spares: Spares | None) -> None:
+            with self._making_layer(spares) as (made, make_layer):
+                with self._host(spares) as host:
+                    result.invalidated = self._tried(host, revision)
+                    kept = self._cut_off(host, revision, result.invalidated)
+                result.reinferred, result.no_cutoff_reason = kept.inferred, kept.no_cutoff_reason
+                layer = make_layer(revision.steps, kept, self.progress)
+                result.linker, result.server, result.timings = layer.linker, self.server, dict(layer.timings)
+                result.old_lines_reason = old_lines(revision)
+                self._publish(name, made / "sys.so", result, commit)
+
+        self._with_spares(ALL, make)
 
     @staticmethod
     def _tried(host: Host, revision: Revision) -> int:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from ..checkout import Checkout
 from ..engines import Progress
-from ..engines.stock15.baseimage import base_id
 from ..errors import SetupError
 from ..servers import Server, Servers
 from ..storage import Storage
-from .build import Builder
+from .builders import builder_for
+from .images import base_of
 
 
 def start(checkout: Checkout, storage: Storage, progress: Progress) -> Server:
     """Starts the server on a checkout's base image, unless it runs. Raises SetupError when it can't."""
-    builder = Builder(checkout, storage, progress, server=True)
-    if connection := builder.served():
-        connection.close()
+    builder = builder_for(checkout, storage, progress, server=True)
+    builder.start_server()
     found = [one for one in Servers(storage).running() if one.base_id == builder.base.id]
     if not found:
         raise SetupError(f"no server can be started: {builder.server}")
@@ -32,7 +31,7 @@ def servers_of(checkout: Checkout | None, storage: Storage) -> list[Server]:
     found = servers.running()
     if checkout is None:
         return found
-    name = base_id(checkout.distribution)
+    name = base_of(checkout)
     checkout.check_adopted()
     return [one for one in found if one.base_id == name]
 

@@ -178,7 +178,7 @@ def set_aside(ours: Facts, theirs: Facts, before: Facts) -> tuple[Facts, Facts, 
 
 def _undisturbed(command: Sequence[str], depot: Path) -> list[str | Path]:
     """A command without what the user set for Julia in the environment."""
-    return [*process.without_settings("JULIA_"), f"JULIA_DEPOT_PATH={depot}", *command]
+    return [*process.without_settings("JULIA_.*"), f"JULIA_DEPOT_PATH={depot}", *command]
 
 
 def read_facts(text: str) -> Facts:

@@ -1,7 +1,8 @@
 # Performs a revision in the process that writes a chained image (--output-o), and leaves what the image is to have.
 # `STEPS` and `KEPT` come before this text, which `layer.py` puts into a module that nothing refers to. No method is defined here, no
 # name is found by way of a `using`, which its module would note, and all is interpreted: so nothing of it gets into the
-# image.
+# image. What calls C is compiled, and a loop as a whole: those stand in quoted code, which is evaluated where there is
+# something to do.
 Base.Experimental.@compiler_options compile=min
 
 const var"<=", var"<", var"==", var"!=", var"!", var"+", var"-", var"*", var":" =
@@ -13,13 +14,15 @@ log_level = Base.CoreLogging._min_enabled_level[]
 Base.disable_logging(Base.CoreLogging.Error)  # a replaced docstring is not worth a warning
 
 # What is told of docstrings need not be looked at where functions are defined only.
-moves, infos, moving, trees, documents = Base.Dict{Symbol,Any}(), Any[], Any[], Any[], false
+moves, infos, moving, trees, documents, includes = Base.Dict{Symbol,Any}(), Any[], Any[], Any[], false, false
 for step in STEPS
     if step[1] === :move
         Base.push!(Base.get!(moves, step[2], Any[]), step)
         global documents = true
     elseif step[1] === :undocument
         global documents = true
+    elseif step[1] === :include || step[1] === :exclude
+        global includes = true
     elseif step[1] === :evaluate
         tree = Core._parse(step[5], step[3], step[4], 0, :all)[1]
         Base.push!(trees, tree)
@@ -52,85 +55,89 @@ end
 # So are the lines of their lowered code, which new native code gets. They are packed: with each statement's line, an edge
 # and a place in that (ircode.c).
 done = Base.IdSet{Any}()  # by address: others may have the same contents
-while !Base.isempty(infos)
-    info = Base.pop!(infos)
-    Base.in(Base.pointer(info.codelocs), done) && continue
-    Base.push!(done, Base.pointer(info.codelocs))
-    Base.append!(infos, info.edges)
-    packed = info.codelocs
-    (Base.haskey(moves, info.def) && !Base.isempty(packed)) || continue
-    header = Base.convert(Base.Ptr{Int32}, Base.pointer(packed))
-    low, range, farthest = Base.unsafe_load(header, 1), Base.unsafe_load(header, 2), Base.unsafe_load(header, 3)
-    steps = Any[]
-    for step in moves[info.def]
-        if step[3] <= low + range && low <= step[4]
-            Base.push!(steps, step)
-        end
-    end
-    Base.isempty(steps) && continue
-    if Base.length(steps) == 1 && steps[1][3] <= low && low + range <= steps[1][4]
-        Base.unsafe_store!(header, low + steps[1][5], 1)  # all other numbers are told from this one
-        continue
-    end
-    line_bytes = range < 255 ? 1 : range < 65535 ? 2 : 4
-    edge_bytes = farthest == 0 ? 0 : farthest < 255 ? 1 : farthest < 65535 ? 2 : 4
-    count = Base.div(Base.sizeof(packed) - 12 - line_bytes, line_bytes + 2 * edge_bytes)
-    lines = ccall(:jl_uncompress_codelocs, Any, (Any, Core.Int), packed, count)
-    first_line = ccall(:jl_uncompress1_codeloc, Core.NTuple{3,Int32}, (Any, Core.Int), packed, 0)[1]
-    Base.push!(lines, first_line)
-    for place in 1:3:Base.length(lines)
-        for step in steps
-            if step[3] <= lines[place] <= step[4]
-                lines[place] = lines[place] + step[5]
-                break
+Base.isempty(infos) || Core.eval(Base.@__MODULE__, quote
+    while !Base.isempty(infos)
+        info = Base.pop!(infos)
+        Base.in(Base.pointer(info.codelocs), done) && continue
+        Base.push!(done, Base.pointer(info.codelocs))
+        Base.append!(infos, info.edges)
+        packed = info.codelocs
+        (Base.haskey(moves, info.def) && !Base.isempty(packed)) || continue
+        header = Base.convert(Base.Ptr{Int32}, Base.pointer(packed))
+        low, range, farthest = Base.unsafe_load(header, 1), Base.unsafe_load(header, 2), Base.unsafe_load(header, 3)
+        steps = Any[]
+        for step in moves[info.def]
+            if step[3] <= low + range && low <= step[4]
+                Base.push!(steps, step)
             end
         end
-    end
-    first_line = Base.pop!(lines)
-    moved = ccall(:jl_compress_codelocs, Any, (Int32, Any, Core.Int), first_line, lines, count)
-    if Base.sizeof(moved) == Base.sizeof(packed)  # nearly always; in place, for nothing is to refer to what is new here
-        Base.unsafe_copyto!(Base.pointer(packed), Base.pointer(moved), Base.sizeof(moved))
-    end
-end
-
-# So are lines within quoted code: in whole expressions among a method's roots, and by themselves in its packed code, where
-# native code has them from the list of global roots.
-lines, quoting = Base.Dict{Base.Ptr{Core.Int},Core.Int}(), Any[]
-for method in moving
-    (Base.isdefined(method, :source) && isa(method.source, Base.String)) || continue
-    code, count = Base.uncompressed_ir(method), Base.length(lines)
-    parts = Base.copy(code.code)
-    while !Base.isempty(parts)
-        place = ccall(:jl_value_ptr, Base.Ptr{Core.Int}, (Any,), Base.last(parts))
-        part = Base.pop!(parts)
-        if isa(part, Core.Expr)
-            Base.append!(parts, part.args)
-        elseif isa(part, Core.QuoteNode)
-            Base.push!(parts, part.value)
-        elseif isa(part, Core.LineNumberNode) && Base.haskey(moves, part.file)
-            rooted = ccall(:jl_as_global_root, Base.Ptr{Core.Int}, (Any, Int32), part, 0)
-            for step in moves[part.file]
-                if step[3] <= part.line <= step[4]
-                    lines[place] = lines[rooted] = part.line + step[5]
+        Base.isempty(steps) && continue
+        if Base.length(steps) == 1 && steps[1][3] <= low && low + range <= steps[1][4]
+            Base.unsafe_store!(header, low + steps[1][5], 1)  # all other numbers are told from this one
+            continue
+        end
+        line_bytes = range < 255 ? 1 : range < 65535 ? 2 : 4
+        edge_bytes = farthest == 0 ? 0 : farthest < 255 ? 1 : farthest < 65535 ? 2 : 4
+        count = Base.div(Base.sizeof(packed) - 12 - line_bytes, line_bytes + 2 * edge_bytes)
+        lines = ccall(:jl_uncompress_codelocs, Any, (Any, Core.Int), packed, count)
+        first_line = ccall(:jl_uncompress1_codeloc, Core.NTuple{3,Int32}, (Any, Core.Int), packed, 0)[1]
+        Base.push!(lines, first_line)
+        for place in 1:3:Base.length(lines)
+            for step in steps
+                if step[3] <= lines[place] <= step[4]
+                    lines[place] = lines[place] + step[5]
                     break
                 end
             end
         end
+        first_line = Base.pop!(lines)
+        moved = ccall(:jl_compress_codelocs, Any, (Int32, Any, Core.Int), first_line, lines, count)
+        if Base.sizeof(moved) == Base.sizeof(packed)  # nearly always; in place, for nothing is to refer to what is new here
+            Base.unsafe_copyto!(Base.pointer(packed), Base.pointer(moved), Base.sizeof(moved))
+        end
     end
-    if count < Base.length(lines)
-        Base.push!(quoting, (method, code))
+end)
+
+# So are lines within quoted code: in whole expressions among a method's roots, and by themselves in its packed code, where
+# native code has them from the list of global roots.
+lines, quoting = Base.Dict{Base.Ptr{Core.Int},Core.Int}(), Any[]
+Base.isempty(moving) || Core.eval(Base.@__MODULE__, quote
+    for method in moving
+        (Base.isdefined(method, :source) && isa(method.source, Base.String)) || continue
+        code, count = Base.uncompressed_ir(method), Base.length(lines)
+        parts = Base.copy(code.code)
+        while !Base.isempty(parts)
+            place = ccall(:jl_value_ptr, Base.Ptr{Core.Int}, (Any,), Base.last(parts))
+            part = Base.pop!(parts)
+            if isa(part, Core.Expr)
+                Base.append!(parts, part.args)
+            elseif isa(part, Core.QuoteNode)
+                Base.push!(parts, part.value)
+            elseif isa(part, Core.LineNumberNode) && Base.haskey(moves, part.file)
+                rooted = ccall(:jl_as_global_root, Base.Ptr{Core.Int}, (Any, Int32), part, 0)
+                for step in moves[part.file]
+                    if step[3] <= part.line <= step[4]
+                        lines[place] = lines[rooted] = part.line + step[5]
+                        break
+                    end
+                end
+            end
+        end
+        if count < Base.length(lines)
+            Base.push!(quoting, (method, code))
+        end
     end
-end
-Base.delete!(lines, Base.Ptr{Core.Int}(0))  # what is not in that list
-for (place, line) in lines
-    Base.unsafe_store!(place, line)
-end
-for (method, code) in quoting
-    packed = ccall(:jl_compress_ir, Any, (Any, Any), method, code)
-    if Base.sizeof(packed) == Base.sizeof(method.source)
-        Base.unsafe_copyto!(Base.pointer(method.source), Base.pointer(packed), Base.sizeof(packed))
+    Base.delete!(lines, Base.Ptr{Core.Int}(0))  # what is not in that list
+    for (place, line) in lines
+        Base.unsafe_store!(place, line)
     end
-end
+    for (method, code) in quoting
+        packed = ccall(:jl_compress_ir, Any, (Any, Any), method, code)
+        if Base.sizeof(packed) == Base.sizeof(method.source)
+            Base.unsafe_copyto!(Base.pointer(method.source), Base.pointer(packed), Base.sizeof(packed))
+        end
+    end
+end)
 
 # Docstrings are taken back and moved by their lines in the base image.
 if documents
@@ -180,9 +187,11 @@ end
 # Files that are included now, each behind the one before it, or no more. They are told relative to base/, but for those of
 # standard libraries.
 root = ""
-for (_, file) in Base._included_files
-    if Base.endswith(file, "/base/Base.jl")
-        global root = Base.chopsuffix(file, "Base.jl")
+if documents || includes
+    for (_, file) in Base._included_files
+        if Base.endswith(file, "/base/Base.jl")
+            global root = Base.chopsuffix(file, "Base.jl")
+        end
     end
 end
 for step in STEPS
@@ -232,32 +241,34 @@ end
 
 # Code is ended that was inferred with more methods for a call of a function than are looked at now. Edges tell the methods of
 # such a call, behind their number and its type.
-for name in limited
-    for method in Base.MethodList(Core.methodtable).ms
-        for instance in Base.specializations(method)
-            code = Base.isdefined(instance, :cache) ? instance.cache : Core.nothing
-            while !(code === Core.nothing)
-                ends, place = false, 1
-                edges = Base.isdefined(code, :edges) ? code.edges : Core.svec()
-                while place <= Base.length(edges)
-                    count = edges[place]
-                    if count isa Core.Int
-                        type = Base.unwrap_unionall(edges[place+1])
-                        if name.max_methods < Base.abs(count) && type.parameters[1] === name.wrapper
-                            ends = true
+Base.isempty(limited) || Core.eval(Base.@__MODULE__, quote
+    for name in limited
+        for method in Base.MethodList(Core.methodtable).ms
+            for instance in Base.specializations(method)
+                code = Base.isdefined(instance, :cache) ? instance.cache : Core.nothing
+                while !(code === Core.nothing)
+                    ends, place = false, 1
+                    edges = Base.isdefined(code, :edges) ? code.edges : Core.svec()
+                    while place <= Base.length(edges)
+                        count = edges[place]
+                        if count isa Core.Int
+                            type = Base.unwrap_unionall(edges[place+1])
+                            if name.max_methods < Base.abs(count) && type.parameters[1] === name.wrapper
+                                ends = true
+                            end
+                            place = place + 1 + Base.abs(count)
                         end
-                        place = place + 1 + Base.abs(count)
+                        place = place + 1
                     end
-                    place = place + 1
+                    if ends && code.max_world == Base.typemax(Core.UInt)
+                        ccall(:jl_invalidate_code_instance, Core.Cvoid, (Any, Core.UInt), code, Base.get_world_counter() - 1)
+                    end
+                    code = Base.isdefined(code, :next) ? code.next : Core.nothing
                 end
-                if ends && code.max_world == Base.typemax(Core.UInt)
-                    ccall(:jl_invalidate_code_instance, Core.Cvoid, (Any, Core.UInt), code, Base.get_world_counter() - 1)
-                end
-                code = Base.isdefined(code, :next) ? code.next : Core.nothing
             end
         end
     end
-end
+end)
 
 # Docstrings of one name stand in the order in which they were there, new ones where Julia's build puts them: before it
 # can document, it keeps them in a list from the last to the first.
@@ -325,39 +336,41 @@ kept, kept_instances, stale, succeeded = Any[], Base.IdSet{Any}(), Any[], Any[]
 at = 4
 kept_at = at + Base.unsafe_load(numbers, 1)
 succeeded_at = kept_at + Base.unsafe_load(numbers, 2)
-while at < succeeded_at + Base.unsafe_load(numbers, 3)
-    code = Base.unsafe_pointer_to_objref(Base.reinterpret(Base.Ptr{Core.Cvoid}, begins + Base.unsafe_load(numbers, at)))
-    instance = isa(code, Core.CodeInstance) ? code.def : code
-    if !(isa(instance, Core.MethodInstance) && instance.specTypes.hash == Base.unsafe_load(numbers, at + 1))
-        Base.error("what early cutoff keeps is not in this image")
-    end
-    if at < kept_at
-        # Generators run what is compiled after the revision, as long as nothing else is valid.
-        method = ccall(:jl_methtable_lookup, Any, (Any, Core.UInt), instance.def.sig, world)
-        instance = Base.Compiler.specialize_method(method, instance.specTypes, instance.sparam_vals)
-        place = Base.Ref{Core.CodeInstance}()
-        try
-            ccall(:jl_code_for_staged, Any, (Any, Core.UInt, Base.Ptr{Core.CodeInstance}), instance, world, place)
-        catch
-            # inference does without
+at < succeeded_at + Base.unsafe_load(numbers, 3) && Core.eval(Base.@__MODULE__, quote
+    while at < succeeded_at + Base.unsafe_load(numbers, 3)
+        code = Base.unsafe_pointer_to_objref(Base.reinterpret(Base.Ptr{Core.Cvoid}, begins + Base.unsafe_load(numbers, at)))
+        instance = isa(code, Core.CodeInstance) ? code.def : code
+        if !(isa(instance, Core.MethodInstance) && instance.specTypes.hash == Base.unsafe_load(numbers, at + 1))
+            Base.error("what early cutoff keeps is not in this image")
         end
-        global at = at + 2
-        continue
+        if at < kept_at
+            # Generators run what is compiled after the revision, as long as nothing else is valid.
+            method = ccall(:jl_methtable_lookup, Any, (Any, Core.UInt), instance.def.sig, world)
+            instance = Base.Compiler.specialize_method(method, instance.specTypes, instance.sparam_vals)
+            place = Base.Ref{Core.CodeInstance}()
+            try
+                ccall(:jl_code_for_staged, Any, (Any, Core.UInt, Base.Ptr{Core.CodeInstance}), instance, world, place)
+            catch
+                # inference does without
+            end
+            global at = at + 2
+            continue
+        end
+        if !(at < succeeded_at)
+            Base.push!(succeeded, code)
+            global at = at + 2
+            continue
+        end
+        Core.setfield!(code, :max_world, Base.typemax(Core.UInt), :monotonic)
+        Core.setfield!(code, :ipo_purity_bits, Base.convert(Core.UInt32, Base.unsafe_load(numbers, at + 2)), :monotonic)
+        Base.push!(kept, code)
+        Base.push!(kept_instances, code.def)
+        if Base.unsafe_load(numbers, at + 3) == 1
+            Base.push!(stale, code)
+        end
+        global at = at + 4
     end
-    if !(at < succeeded_at)
-        Base.push!(succeeded, code)
-        global at = at + 2
-        continue
-    end
-    Core.setfield!(code, :max_world, Base.typemax(Core.UInt), :monotonic)
-    Core.setfield!(code, :ipo_purity_bits, Base.convert(Core.UInt32, Base.unsafe_load(numbers, at + 2)), :monotonic)
-    Base.push!(kept, code)
-    Base.push!(kept_instances, code.def)
-    if Base.unsafe_load(numbers, at + 3) == 1
-        Base.push!(stale, code)
-    end
-    global at = at + 4
-end
+end)
 
 for one in invalidated
     if isa(one, Core.MethodInstance) && isa(one.def, Core.Method) && !Base.in(one, kept_instances)
@@ -366,50 +379,54 @@ for one in invalidated
 end
 
 # Native code that stays comes to what took the place of what it calls.
-for old in succeeded
-    method = ccall(:jl_methtable_lookup, Any, (Any, Core.UInt), old.def.def.sig, world)
-    instance = Base.Compiler.specialize_method(method, old.def.specTypes, old.def.sparam_vals)
-    ccall(:jl_compile_method_instance, Core.Cvoid, (Any, Base.Ptr{Core.Cvoid}, Core.UInt), instance, Base.C_NULL, world)
-    code = instance.cache
-    while !(code.owner === Core.nothing && code.min_world <= world <= code.max_world)
-        code = code.next
+Base.isempty(succeeded) || Core.eval(Base.@__MODULE__, quote
+    for old in succeeded
+        method = ccall(:jl_methtable_lookup, Any, (Any, Core.UInt), old.def.def.sig, world)
+        instance = Base.Compiler.specialize_method(method, old.def.specTypes, old.def.sparam_vals)
+        ccall(:jl_compile_method_instance, Core.Cvoid, (Any, Base.Ptr{Core.Cvoid}, Core.UInt), instance, Base.C_NULL, world)
+        code = instance.cache
+        while !(code.owner === Core.nothing && code.min_world <= world <= code.max_world)
+            code = code.next
+        end
+        if code.rettype != old.rettype || Base.isdefined(code, :rettype_const) != Base.isdefined(old, :rettype_const)
+            Base.error("what takes the place of a function is called in another way: ", instance)
+        end
+        Core.setfield!(code, :precompile, true, :monotonic)
+        ccall(:jl_succeed_image_code, Core.Cvoid, (Any, Any), old, code)
     end
-    if code.rettype != old.rettype || Base.isdefined(code, :rettype_const) != Base.isdefined(old, :rettype_const)
-        Base.error("what takes the place of a function is called in another way: ", instance)
-    end
-    Core.setfield!(code, :precompile, true, :monotonic)
-    ccall(:jl_succeed_image_code, Core.Cvoid, (Any, Any), old, code)
-end
+end)
 
 # Edges are of what there is now, and lead back.
-for code in stale
-    edges = Any[]
-    for edge in code.edges
-        instance = isa(edge, Core.CodeInstance) ? edge.def : edge
-        method = isa(instance, Core.MethodInstance) ? instance.def : instance
-        if isa(method, Core.Method)
-            present_method = ccall(:jl_methtable_lookup, Any, (Any, Core.UInt), method.sig, world)
-            is_live = present_method === method
-            if isa(instance, Core.MethodInstance) && !is_live
-                instance = Base.Compiler.specialize_method(present_method, instance.specTypes, instance.sparam_vals)
-            end
-            if isa(edge, Core.CodeInstance) && (!is_live || edge.max_world != Base.typemax(Core.UInt))
-                edge = instance
-                present = Base.isdefined(instance, :cache) ? instance.cache : Core.nothing
-                while isa(present, Core.CodeInstance)
-                    if present.owner === Core.nothing && present.min_world <= world <= present.max_world
-                        edge = present
-                    end
-                    present = Base.isdefined(present, :next) ? present.next : Core.nothing
+Base.isempty(stale) || Core.eval(Base.@__MODULE__, quote
+    for code in stale
+        edges = Any[]
+        for edge in code.edges
+            instance = isa(edge, Core.CodeInstance) ? edge.def : edge
+            method = isa(instance, Core.MethodInstance) ? instance.def : instance
+            if isa(method, Core.Method)
+                present_method = ccall(:jl_methtable_lookup, Any, (Any, Core.UInt), method.sig, world)
+                is_live = present_method === method
+                if isa(instance, Core.MethodInstance) && !is_live
+                    instance = Base.Compiler.specialize_method(present_method, instance.specTypes, instance.sparam_vals)
                 end
-            elseif !is_live
-                edge = isa(edge, Core.Method) ? present_method : instance
+                if isa(edge, Core.CodeInstance) && (!is_live || edge.max_world != Base.typemax(Core.UInt))
+                    edge = instance
+                    present = Base.isdefined(instance, :cache) ? instance.cache : Core.nothing
+                    while isa(present, Core.CodeInstance)
+                        if present.owner === Core.nothing && present.min_world <= world <= present.max_world
+                            edge = present
+                        end
+                        present = Base.isdefined(present, :next) ? present.next : Core.nothing
+                    end
+                elseif !is_live
+                    edge = isa(edge, Core.Method) ? present_method : instance
+                end
             end
+            Base.push!(edges, edge)
         end
-        Base.push!(edges, edge)
+        Core.setfield!(code, :edges, Core.svec(edges...), :release)
     end
-    Core.setfield!(code, :edges, Core.svec(edges...), :release)
-end
+end)
 for code in kept
     Base.Compiler.store_backedges(code, code.edges)
 end

@@ -6,21 +6,22 @@ import os
 import subprocess
 import tempfile
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...census import DOCUMENTS_OTHERWISE, MACHINERY_OF_DOCS
 from ...errors import NeedsFullRebuild
 from ...process import without_settings
 from ...revision import Delete, Evaluate, Step, Unbind
 from ...signatures import pretty
-from ..conversation import BROKEN, FIRST, exchange, failure
+from ..conversation import BROKEN, FIRST, HostFailed, exchange, failure
 from ..requests import encode
 from .census import DOCUMENTING, KeptCensus, what
+from .surroundings import NOT_SEEN, Variables
 
 SCRIPT = Path(__file__).with_name("host.jl")
 
@@ -34,38 +35,69 @@ IN_THE_WAY = ("it is already declared", "conflicts with an existing")
 """What Julia says where a name is exported that was public, or imported where it was bound."""
 
 
-class _Process:
-    """A Julia that runs `host.jl`."""
+class Streams(NamedTuple):
+    """The ends of a host's streams that are for who asks it: file descriptors."""
 
-    def __init__(self, julia: Path, image: Path, program: Sequence[str | Path]) -> None:
-        # Its own standard streams are for what evaluated code prints.
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        reading, writing = os.pipe()
-        command: list[str | Path] = [*without_settings("JULIA_"), julia, "-J", image]
-        command += ["--startup-file=no", "--history-file=no", "-O1", *program, "-e", f"BasedevHost.serve({writing})"]
-        self._running = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=self._log,
-            stderr=self._log,
-            pass_fds=[writing],
-            start_new_session=True,  # Ctrl-C is for basedev, which ends it
-        )
-        os.close(writing)
-        assert self._running.stdin is not None
-        self._requests, self._answers = self._running.stdin, os.fdopen(reading, "rb")
+    requests: int
+    answers: int
+    log: int
+
+
+def start_host(
+    julia: Path,
+    image: Path,
+    program: Sequence[str | Path] = (),
+    *,
+    prepare: Callable[[], object] = os.setsid,  # Ctrl-C is for basedev, which ends it
+    variables: Variables | None = None,
+) -> tuple[subprocess.Popen[bytes], Streams]:
+    """Starts a Julia that runs `host.jl`, which is `program` or in the image, by default with this process's variables.
+    `prepare` is called in it before."""
+    # Its own standard streams are for what evaluated code prints.
+    with tempfile.TemporaryFile() as log:
+        asked, requests = os.pipe()
+        answers, answered = os.pipe()
+        command: list[str | Path] = [*without_settings(NOT_SEEN), julia, "-J", image]
+        command += ["--startup-file=no", "--history-file=no", "-O1", *program, "-e", f"BasedevHost.serve({answered})"]
+        try:
+            running = subprocess.Popen(
+                command,
+                cwd="/",
+                env=variables,
+                stdin=asked,
+                stdout=log,
+                stderr=log,
+                pass_fds=[answered],
+                preexec_fn=prepare,
+            )
+        finally:
+            os.close(asked)
+            os.close(answered)
+        return running, Streams(requests, answers, os.dup(log.fileno()))
+
+
+class _Process:
+    """A host, of which `running` is None if it is a server's child."""
+
+    def __init__(self, running: subprocess.Popen[bytes] | None, streams: Streams) -> None:
+        self._running = running
+        self._requests, self._answers = os.fdopen(streams.requests, "wb"), os.fdopen(streams.answers, "rb")
+        self._log = os.fdopen(streams.log, "rb")
 
     def ask(self, *parts: bytes) -> Any:
         """Its answer to a request. Raises InternalError when it ends instead, SetupError when the disk is full."""
         try:
             return exchange(self._requests, self._answers, parts)
         except BROKEN as error:
+            if self._running is None:
+                raise failure(self._log, None, HostFailed, FIRST) from error
             raise failure(self._log, self._running.wait(), told=FIRST) from error
 
     def end(self) -> None:
-        """Ends it."""
-        self._running.kill()
-        self._running.wait()
+        """Ends it, unless that is the affair of who has its process group."""
+        if self._running is not None:
+            self._running.kill()
+            self._running.wait()
         for stream in (self._requests, self._answers, self._log):
             with suppress(BrokenPipeError):
                 stream.close()
@@ -136,15 +168,24 @@ class Host:
     """Answers what `revise` asks about one image. Use as a context manager: leaving it ends all its processes."""
 
     def __init__(
-        self, julia: Path, image: Path, census: KeptCensus | None = None, *, has_program: bool = False
+        self,
+        julia: Path,
+        image: Path,
+        census: KeptCensus | None = None,
+        *,
+        has_program: bool = False,
+        spares: Sequence[Streams] = (),
+        end_spares: Callable[[], object] | None = None,
     ) -> None:
-        """`has_program` tells that the image has the host's program in it (`hostimage.py`)."""
+        """`has_program` tells that the image has the host's program in it (`hostimage.py`). `spares` are those of two
+        hosts on it which a server has started, and `end_spares` ends."""
         self._julia, self._image, self._census = julia, image, census
         self._program: list[str | Path] = [] if has_program else ["-L", SCRIPT]
-        self._all: list[_Process] = []
-        self._asked = self._start()
+        self._end_spares = end_spares
+        self._all = [_Process(None, streams) for streams in spares] or [self._start(), self._start()]
+        self._asked = self._all[0]
         """What evaluates nothing."""
-        self._next: _Process | None = self._start()
+        self._next: _Process | None = self._all[1]
         """Started before it is needed."""
         self.invalidated = 0
         """How many MethodInstances had code that the steps end which `computed` was asked about last."""
@@ -159,16 +200,20 @@ class Host:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._end_spares:
+            self._end_spares()
         for one in self._all:
             one.end()
 
     def _start(self) -> _Process:
-        self._all.append(_Process(self._julia, self._image, self._program))
-        return self._all[-1]
+        return _Process(*start_host(self._julia, self._image, self._program))
 
     def _fresh(self) -> _Process:
         """A process that has evaluated nothing yet, and may."""
-        fresh, self._next = self._next or self._start(), None
+        if self._next is None:
+            self._all.append(self._start())
+            return self._all[-1]
+        fresh, self._next = self._next, None
         return fresh
 
     def facts(self) -> dict[str, Any]:

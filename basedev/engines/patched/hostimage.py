@@ -9,7 +9,7 @@ from pathlib import Path
 from ...revision import Delete, Evaluate
 from ..requests import encode
 from .host_program import SCRIPT
-from .imagefile import RUN, link_image, program, write_archive
+from .imagefile import ARCHIVE, RUN, link_image, program, write_archive
 
 NAME = "host.so"
 
@@ -35,8 +35,8 @@ def make_host_image(base: Path, code: Path, target: str, julia: Path, made: Path
     (work / "rehearsal").write_bytes(_requests(work / "census"))
     (work / "nothing.jl").write_text(program([]))
     arguments = [work / "nothing.jl", SCRIPT, work / "rehearsal"]
-    write_archive(base, code, julia, target, work / "new.a", REHEARSE + RUN, arguments, work)
-    link_image(made / NAME, code, work / "new.a", julia, work)
+    write_archive(base, code, julia, target, work / ARCHIVE, REHEARSE + RUN, arguments, work)
+    link_image(made / NAME, code, work / ARCHIVE, julia, work)
     shutil.rmtree(work)
 
 

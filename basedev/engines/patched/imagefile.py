@@ -12,11 +12,16 @@ from ... import link, process
 from ...behind import PAGE, fill_room, write_room
 from ...errors import NeedsFullRebuild, SetupError
 from ...revision import Delete, Evaluate, Exclude, Include, Move, Step, Unbind, Undocument, Unlog
+from .host_program import Kept
 from .jumps import write_jumps
+from .surroundings import NOT_SEEN
 
 SCRIPT = Path(__file__).with_name("chain.jl")
 
 OPTION = "--sysimage-native-code=chained"
+
+REVISION, ARCHIVE = "revision.jl", "new.a"
+"""Where a build has what is evaluated, and what comes of it."""
 
 HEAP = "jl_system_image_data"
 """The symbol of the heap."""
@@ -31,6 +36,14 @@ let m = Core.Module(:Chain, false, false)
     Base.include(m, ARGS[1])
 end
 """
+
+REHEARSE = f"""\
+let arguments = Base.copy(ARGS)
+    {RUN.replace("ARGS[1]", "ARGS[3]")}
+    Base.append!(ARGS, arguments)
+end
+"""
+"""What a revision without steps does, so that what each one needs is compiled, and in memory."""
 
 ROOTS = """\
 const ROOTS = Core.Module(:Roots, false, true)
@@ -51,16 +64,26 @@ def write_archive(
     process.run(_command(image, julia, target, archive, run, arguments), cwd=work)
 
 
+def waiting(
+    image: Path, code: Path, julia: Path, target: str, work: Path, descriptor: int, *, rehearse: bool = False
+) -> list[str | Path]:
+    """What starts a Julia that writes `work/ARCHIVE` of what `work/REVISION` makes, once the other end of a pipe is
+    closed. With `rehearse`, it has done before what it does for any revision."""
+    _begin_heap(work / ARCHIVE, code)
+    arguments = [work / REVISION, Path(str(descriptor))]
+    if not rehearse:
+        return _command(image, julia, target, work / ARCHIVE, WAIT + RUN, arguments)
+    rehearsal = work / "rehearsal.jl"
+    rehearsal.write_text(program([], _kept(work, Kept())))
+    return _command(image, julia, target, work / ARCHIVE, REHEARSE + WAIT + RUN, [*arguments, rehearsal])
+
+
 @contextmanager
-def waiting_writer(
-    image: Path, code: Path, julia: Path, target: str, archive: Path, revision: Path, work: Path
-) -> Iterator[Callable[[], None]]:
-    """Starts a Julia that writes an archive of what `revision` makes, and gives what lets it read that file, and waits
-    until it has ended."""
-    _begin_heap(archive, code)
+def waiting_writer(image: Path, code: Path, julia: Path, target: str, work: Path) -> Iterator[Callable[[], None]]:
+    """Starts such a Julia, and gives what lets it read the revision, and waits until it has ended."""
     reading, writing = os.pipe()
     with os.fdopen(reading), os.fdopen(writing, "w") as signal:
-        command = _command(image, julia, target, archive, WAIT + RUN, [revision, Path(str(reading))])
+        command = waiting(image, code, julia, target, work, reading)
         with process.started(command, cwd=work, pass_fds=[reading]) as wait:
 
             def go_on() -> None:
@@ -75,7 +98,7 @@ def _command(
 ) -> list[str | Path]:
     options = ["-C", target, "-O3", "--startup-file=no", "--history-file=no", "--warn-overwrite=no"]
     command: list[str | Path] = [julia, "-J", image, OPTION, "--output-o", archive, *options, "-e", run, *arguments]
-    return [*process.without_settings("JULIA_"), *command]
+    return [*process.without_settings(NOT_SEEN), *command]
 
 
 def link_image(output: Path, code: Path, archive: Path, julia: Path, work: Path) -> None:
@@ -111,6 +134,17 @@ def _heap_begins(code: Path) -> int:
 def _begin_heap(archive: Path, code: Path) -> None:
     with _heap(archive).open("wb") as file:
         file.truncate(_heap_begins(code))
+
+
+def write_revision(work: Path, steps: Sequence[Step], kept: Kept) -> None:
+    """Writes what is to be evaluated, and what stays valid, to where a writer reads it."""
+    (work / REVISION).write_bytes(program(steps, _kept(work, kept)).encode("utf-8", "surrogateescape"))
+
+
+def _kept(work: Path, kept: Kept) -> Path:
+    file = work / "kept"
+    file.write_bytes(kept.encoded())
+    return file
 
 
 def program(steps: Sequence[Step], kept: Path | None = None) -> str:

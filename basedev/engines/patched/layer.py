@@ -13,7 +13,8 @@ from ...revision import Step
 from .. import Progress
 from .baseimage import BaseImage
 from .host_program import Kept
-from .imagefile import link_image, program, waiting_writer
+from .imagefile import ARCHIVE, link_image, waiting_writer, write_revision
+from .spares import Writer
 
 SECONDS = 8.0
 
@@ -27,25 +28,30 @@ class Layer:
     """Seconds by step."""
 
 
+MakeLayer = Callable[[Sequence[Step], Kept, Progress], Layer]
+
+
 @contextmanager
-def prepared(base: BaseImage, julia: Path, made: Path) -> Iterator[Callable[[Sequence[Step], Kept, Progress], Layer]]:
-    """Starts what makes images on `base`, and gives what evaluates the steps of a revision there, and links the image
-    `made/sys.so`."""
-    work = made / "work"
-    work.mkdir()
-    revision, archive, file = work / "revision.jl", work / "new.a", work / "kept"
+def prepared(base: BaseImage, julia: Path, made: Path, spare: Writer | None = None) -> Iterator[MakeLayer]:
+    """Starts what makes images on `base`, unless a server has (`spare`), and gives what evaluates the steps of a
+    revision there, and links the image `made/sys.so`."""
+    work = spare.directory if spare else made / "work"
 
     def make(steps: Sequence[Step], kept: Kept, progress: Progress) -> Layer:
-        file.write_bytes(kept.encoded())
-        revision.write_bytes(program(steps, file).encode("utf-8", "surrogateescape"))
+        write_revision(work, steps, kept)
         begin = time.monotonic()
         progress("evaluating definitions, compiling and writing the heap", SECONDS)
         write()
         written = time.monotonic()
         progress("linking", 0.5)
-        link_image(made / "sys.so", base.code, archive, julia, work)
+        link_image(made / "sys.so", base.code, work / ARCHIVE, julia, work)
         timings = {"compile": written - begin, "link": time.monotonic() - written}
         return Layer(link.linker(), timings)
 
-    with waiting_writer(base.sysimage, base.code, julia, base.cpu_target, archive, revision, work) as write:
+    if spare:
+        write = spare.go_on
+        yield make
+        return
+    work.mkdir()
+    with waiting_writer(base.sysimage, base.code, julia, base.cpu_target, work) as write:
         yield make

@@ -19,11 +19,12 @@ from typing import Any
 from ... import process
 from ...distribution import Distribution
 from ...errors import InternalError, SetupError
+from ...places import DEPENDENCIES
 from ...revision import Evaluate, Move, Step
-from ...servers import PATIENCE, READY, greet
+from ...servers import PATIENCE, READY, Service, greet
 from ...storage import Storage, digest_of
 from ...store import Store
-from ..conversation import BROKEN, exchange, failure
+from ..conversation import BROKEN, HostFailed, exchange, failure
 from ..requests import encode, text_bytes
 
 SOURCES = Path(__file__).parent / "host"
@@ -61,6 +62,12 @@ def compiled_host(distribution: Distribution, storage: Storage) -> Path | None:
     return entry.file("host") if entry else None
 
 
+def service(program: Path, image: Path, distribution: Distribution) -> Service:
+    """What a server on a base image runs."""
+    words = ("--serve", str(image), str(distribution.standard_libraries), str(image.parent / DEPENDENCIES))
+    return Service(program, words, image.parent.name, (program, image))
+
+
 def _key(distribution: Distribution) -> str:
     sources = (part for path in sorted(SOURCES.iterdir()) for part in (path.name, path.read_bytes()))
     return digest_of(distribution.key, *FLAGS, *sources)[:20]
@@ -93,10 +100,6 @@ def _compile(compiler: str, sources: Sequence[Path], distribution: Distribution,
     process.run(command, env=temporary)
     for leftover in objects:
         leftover.unlink()
-
-
-class HostFailed(InternalError):
-    """A host that a server made came to its end: an ordinary one may do."""
 
 
 class _Own:
