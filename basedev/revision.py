@@ -69,6 +69,15 @@ class Include:
 
 
 @dataclass(frozen=True)
+class Contents:
+    """`file`, of Julia's compiler, has so many bytes, with this CRC-32c (`Base._compiler_require_dependencies`)."""
+
+    file: str
+    size: int
+    checksum: int
+
+
+@dataclass(frozen=True)
 class Exclude:
     """`module` does not include `file` any more."""
 
@@ -92,7 +101,7 @@ class Unexport:
     name: str
 
 
-Step = Evaluate | Delete | Move | Undocument | Unlog | Include | Exclude | Unbind | Unexport
+Step = Evaluate | Delete | Move | Undocument | Unlog | Include | Exclude | Contents | Unbind | Unexport
 
 
 @dataclass(frozen=True)

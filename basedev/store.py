@@ -17,7 +17,7 @@ from .storage import Storage, digest_of, disk_errors, file_digest
 
 SCHEMA = 1
 
-KINDS = ("images", "bases", "revisions", "dependencies", "hosts", "bootstrap")
+KINDS = ("images", "bases", "revisions", "dependencies", "inferred", "hosts", "bootstrap")
 """Everything that is kept in stores."""
 
 MANIFEST, VERIFIED, USED, PINNED = "manifest.json", "verified.json", "used", "pinned"

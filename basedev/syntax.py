@@ -24,7 +24,7 @@ class Literal:
 WRAPPING_MACROS = frozenset(
     {
         *("@inline", "@noinline", "@propagate_inbounds", "@generated", "@pure", "@eval", "@static", "@doc"),
-        *("@nospecialize", "@nospecializeinfer", "@assume_effects", "@constprop"),
+        *("@nospecialize", "@nospecializeinfer", "@nospecs", "@assume_effects", "@constprop"),
     }
 )
 """Macros whose last argument is the definition, which they leave one."""

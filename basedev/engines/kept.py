@@ -15,7 +15,7 @@ from ..census import CensusEntry
 from ..errors import SetupError
 from ..includes import SourceFile
 from ..revision import Evaluate
-from ..sourcefiles import PARSER
+from ..sourcefiles import COMPILER, PARSER
 from ..sources import Sources, Stored
 from ..store import Entry
 
@@ -84,6 +84,12 @@ def keep_sources(made: Path, sources: Iterable[tuple[str, bytes]]) -> None:
         place.write_bytes(contents)
 
 
+def directory_of_base(recorded: Iterable[tuple[str, str]]) -> str:
+    """Where Julia recorded the files of Base to be, with a slash at its end."""
+    [base] = [where.removesuffix("Base.jl") for _, where in recorded if where.endswith("/base/Base.jl")]
+    return base
+
+
 def included(
     recorded: Iterable[tuple[str, str]],
     path_of: Callable[[str], str],
@@ -94,11 +100,14 @@ def included(
     `path_of` gives the path for a place. `before` gives modules that include a path before those that were recorded.
     """
     found: dict[str, dict[str, Any]] = {}
+    recorded = list(recorded)
     for module, where in recorded:
         path = path_of(where)
-        # Methods of Base tell their file relative to base/, those of its parser and of libraries the whole path.
+        # Methods of Base and its compiler tell their file relative to base/, others with the whole path.
         is_base = path.startswith("base/") and not path.startswith(f"{PARSER}/")
         name = path.removeprefix("base/") if is_base else where
+        if path.startswith(f"{COMPILER}/"):
+            name = where.removeprefix(directory_of_base(recorded))
         modules = found.setdefault(path, {"name": name, "modules": [*before(path)]})["modules"]
         if module not in modules:
             modules.append(module)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..revision import Delete, Evaluate, Exclude, Include, Move, Step, Unbind, Undocument, Unexport, Unlog
+from ..revision import Contents, Delete, Evaluate, Exclude, Include, Move, Step, Unbind, Undocument, Unexport, Unlog
 
 
 def encode(steps: Iterable[Step]) -> Iterable[bytes]:
-    """The steps, as stock15/host/main.cpp describes them."""
+    """The steps, as stock15/host/main.cpp describes them, but for contents, which no host asks for."""
     for step in steps:
+        if isinstance(step, Contents):
+            continue
         if isinstance(step, Evaluate):
             words = [text_bytes(step.module), text_bytes(step.file), text_bytes(step.text)]
             yield b"evaluate %d %d %d %d\n" % (step.line, *map(len, words))

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,21 @@ from ..engines.patched.spares import ALL, ASKING, Spares, prepare, service, take
 from ..errors import InternalError, NeedsFullRebuild, SetupError
 from ..places import SYSIMAGE
 from ..revise import revise
-from ..revision import Move, Revision
+from ..revision import Contents, Move, Revision
 from ..servers import NoServer, Service
-from ..sourcefiles import PARSER
+from ..sourcefiles import COMPILER, PARSER
 from ..sources import ChangeSet, Sources, library_of
 from ..storage import Storage, digest_of
+from ..store import Store
 from .build import FULL, PATCHED, ImageBuilder, Result, T
 
 MAKE = 1030.0
 """Seconds that `make` takes after an edit of Base, on two cores."""
+
+INFER = 90.0
+"""Seconds that it takes to infer all code of an image, on two cores."""
+
+INFERRED = "inferred.bin"
 
 MAKE_RUNTIME = 30.0
 """Seconds that it takes after an edit of a source of the runtime."""
@@ -195,7 +202,9 @@ class PatchedBuilder(ImageBuilder):
                     revision = self._revise(sources, host)
                     result.invalidated = host.invalidated
                     revised = time.monotonic()
-                    left = kept or self._cut_off(host, revision, result.invalidated)
+                    left = kept
+                    if left is None or host.compilers is not None:
+                        left = self._cut_off(host, revision, result.invalidated)
                 result.reinferred, result.no_cutoff_reason = left.inferred, left.no_cutoff_reason
                 inferred = time.monotonic()
                 layer = make_layer(revision.steps, left, self.progress)
@@ -207,10 +216,31 @@ class PatchedBuilder(ImageBuilder):
 
         self._with_spares(ALL, chain)
 
-    @staticmethod
-    def _cut_off(host: Host, revision: Revision, invalidated: int) -> Kept:
-        """What stays valid of what a revision invalidates."""
-        return host.kept(revision.steps) if invalidated else Kept(inferred=0)
+    def _cut_off(self, host: Host, revision: Revision, invalidated: int) -> Kept:
+        """What stays valid of what a revision invalidates, or of all if it changes Julia's compiler.
+
+        Raises NeedsFullRebuild when that fails.
+        """
+        if host.compilers is None:
+            return host.kept(revision.steps) if invalidated else Kept(inferred=0)
+        self.progress(f"Julia's compiler uses what changed (in {host.compilers}): inferring all code anew", INFER)
+        with self.storage.staging("anew") as made, Aside(self._inferred) as before:
+            said = host.infer_anew(made / INFERRED, revision.steps)
+            if said is not None:
+                raise NeedsFullRebuild(f"Julia's compiler fails after this edit: {said}")
+            return host.kept_by_compiler(revision.steps, before.result())
+
+    def _inferred(self) -> Path:
+        """What the code of the base image comes out as when its compiler infers it once more; noted when it is first
+        asked for."""
+        store, name = Store(self.storage), self.base.id
+        with self.storage.lock(f"inferred-{name}"):
+            if not (entry := store.find("inferred", name)):
+                with self.storage.staging("inferred") as made, self._host(None) as host:
+                    if said := host.infer_anew(made / INFERRED):
+                        raise InternalError(f"the base image's compiler fails: {said}")
+                    entry = store.publish("inferred", name, made, {"base_id": name})
+        return entry.file(INFERRED)
 
     def _rebuild(self, sources: Sources, result: Result) -> None:
         """The checkout's own `make`; what it builds is the base image from then on."""
@@ -307,4 +337,10 @@ class PatchedBuilder(ImageBuilder):
         files = self.base.files
         old, new = (one.of_images(files) for one in (self.base.sources, sources))
         check(old, new, files)
-        return revise(old, new, files, host, self.base.census, check=check_difference)
+        revision = revise(old, new, files, host, self.base.census, check=check_difference)
+        compilers = [
+            path for path in ChangeSet.between(old, new).paths if path in files and path.startswith(f"{COMPILER}/")
+        ]
+        texts = {files[path].name: new.contents[path] for path in compilers if path in new.blobs}
+        contents = [Contents(name, len(text), host.checksum(text)) for name, text in texts.items()]
+        return replace(revision, steps=(*revision.steps, *contents))

@@ -23,13 +23,13 @@ from ...sources import Sources
 from ...storage import Storage, digest_of, file_digest
 from ...store import Store
 from .. import Progress
-from ..kept import KeptImage, files_of, included, keep_sources, note_base
+from ..kept import KeptImage, directory_of_base, files_of, included, keep_sources, note_base
 from .census import RECORD, KeptCensus, documenting, keep, statements_of
 from .host_program import SCRIPT, Host
 from .hostimage import NAME, make_host_image
 from .runtime import Runtime
 
-CONTENTS = "7"
+CONTENTS = "8"
 """Another one when another thing is noted of a base image."""
 
 ARCHIVE = "usr/lib/julia/sys-o.a"
@@ -37,7 +37,7 @@ ARCHIVE = "usr/lib/julia/sys-o.a"
 LOADED = "usr/lib/julia/sysbase-o.a"
 """What `make` makes by loading all sources, and anew where one of them is newer (`sysimage.mk`)."""
 
-PROGRAM = tuple(SCRIPT.with_name(name) for name in ("host.jl", "census.jl", "cutoff.jl", "impact.jl"))
+PROGRAM = tuple(SCRIPT.with_name(name) for name in ("host.jl", "census.jl", "cutoff.jl", "anew.jl", "impact.jl"))
 """What the host's image has in it, and takes the census: its digests are compared with those that it gives later."""
 
 BOOT = "base/boot.jl"
@@ -121,7 +121,7 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
 def files_in(recorded: Sequence[tuple[str, str]], known: Mapping[str, SourceFile]) -> dict[str, SourceFile]:
     """The files in an image that was chained on one with the files `known`, by path, from what Julia recorded of them
     as (module, place). A new one is where those beside it are."""
-    [base] = [where.removesuffix("Base.jl") for _, where in recorded if where.endswith("/base/Base.jl")]
+    base = directory_of_base(recorded)
     paths = {file.name: path for path, file in known.items()}
     directories = {posixpath.dirname(name): posixpath.dirname(path) for name, path in paths.items()}
 
@@ -221,7 +221,9 @@ def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
 def _with_parser(root: Path, facts: dict[str, Any], host: Host) -> Iterator[tuple[str, str]]:
     """What Julia recorded of the files in the image, with those of the parser where it includes them: before the
     standard libraries. Raises SetupError when the parser that is in the image is not the checkout's."""
-    main = Path(facts["parser"]).with_name(posixpath.basename(MAIN_OF_PARSER))
+    hook = Path(facts["parser"])
+    sources = next((one for one in hook.parents if one.name == "src"), hook.parent)
+    main = sources / posixpath.basename(MAIN_OF_PARSER)
     if not main.is_file() or _path_in(root)(str(main)) != MAIN_OF_PARSER:
         raise SetupError(
             f"{SYSIMAGE} has the parser of {main}, which is not {root / MAIN_OF_PARSER}: build it here with make"

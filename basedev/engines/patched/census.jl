@@ -15,6 +15,7 @@
 const BEGUN = UInt64[]  # the world before the steps of a trial
 const CHANGED = Any[]  # signatures of the methods that they defined, replaced and deleted
 const COMPILERS = Any[]  # of them, what Julia's compiler sees: methods that it had, signatures of others
+const OF_COMPILER = Any[]  # and the compiler's own: methods that are new or gone
 
 # ---- what is called ----
 

@@ -212,6 +212,19 @@ for step in STEPS
     end
 end
 
+# The compiler's package is taken for this compiler while it has the same sources.
+for step in STEPS
+    if step[1] === :contents
+        for place in Base.eachindex(Base._compiler_require_dependencies)
+            known = Base._compiler_require_dependencies[place]
+            if Base.endswith(step[2], known[2])
+                size, checksum = Base.convert(Core.UInt64, step[3]), Base.convert(Core.UInt32, step[4])
+                Base._compiler_require_dependencies[place] = (known[1], known[2], size, checksum, known[5])
+            end
+        end
+    end
+end
+
 start = Base.get_world_counter()
 limited = Any[]  # names of types of functions of which inference looks at one method only
 for step in STEPS
@@ -332,12 +345,13 @@ Base.TOML.reinit!(Base.TOML_CACHE.p, "")
 world = Base.get_world_counter()
 numbers = Base.convert(Base.Ptr{Core.Int}, Base.pointer(KEPT))  # each list behind its length
 begins = Base.reinterpret(Core.Int, Base.pointer_from_objref(Core.CodeInstance))
-kept, kept_instances, stale, succeeded = Any[], Base.IdSet{Any}(), Any[], Any[]
-at = 4
+kept, kept_instances, stale, succeeded, ended = Any[], Base.IdSet{Any}(), Any[], Any[], Any[]
+at = 6
 kept_at = at + Base.unsafe_load(numbers, 1)
 succeeded_at = kept_at + Base.unsafe_load(numbers, 2)
-at < succeeded_at + Base.unsafe_load(numbers, 3) && Core.eval(Base.@__MODULE__, quote
-    while at < succeeded_at + Base.unsafe_load(numbers, 3)
+ended_at = succeeded_at + Base.unsafe_load(numbers, 3)
+at < ended_at + Base.unsafe_load(numbers, 4) && Core.eval(Base.@__MODULE__, quote
+    while at < ended_at + Base.unsafe_load(numbers, 4)
         code = Base.unsafe_pointer_to_objref(Base.reinterpret(Base.Ptr{Core.Cvoid}, begins + Base.unsafe_load(numbers, at)))
         instance = isa(code, Core.CodeInstance) ? code.def : code
         if !(isa(instance, Core.MethodInstance) && instance.specTypes.hash == Base.unsafe_load(numbers, at + 1))
@@ -357,7 +371,7 @@ at < succeeded_at + Base.unsafe_load(numbers, 3) && Core.eval(Base.@__MODULE__, 
             continue
         end
         if !(at < succeeded_at)
-            Base.push!(succeeded, code)
+            Base.push!(at < ended_at ? succeeded : ended, code)
             global at = at + 2
             continue
         end
@@ -372,10 +386,60 @@ at < succeeded_at + Base.unsafe_load(numbers, 3) && Core.eval(Base.@__MODULE__, 
     end
 end)
 
+anew = Base.IdSet{Any}()
 for one in invalidated
     if isa(one, Core.MethodInstance) && isa(one.def, Core.Method) && !Base.in(one, kept_instances)
-        Base.precompile(one.specTypes)
+        Base.push!(anew, one)
     end
+end
+
+# An edited compiler infers all that it makes otherwise, and what the edit ended. Meanwhile the one before compiles what that
+# needs in this process; what it made of that ends then, so that it is inferred by the edited one too.
+Base.unsafe_load(numbers, 5) == 1 && Core.eval(Base.@__MODULE__, quote
+    for code in ended
+        Core.setfield!(code, :max_world, world - 1, :monotonic)
+        if ccall(:jl_ci_has_image_code, Int32, (Any,), code) != 0
+            Base.push!(anew, code.def)
+        end
+    end
+    compilers = Base.unsafe_load(Core.Intrinsics.cglobal(:jl_typeinf_world, Core.UInt))
+    instances = Any[]
+    for method in Base.MethodList(Core.methodtable).ms
+        Base.append!(instances, Base.specializations(method))
+    end
+    for instance in instances
+        code = Base.isdefined(instance, :cache) ? instance.cache : Core.nothing
+        while isa(code, Core.CodeInstance)  # what the image has for the compiler before only
+            if compilers <= code.max_world < world - 1 && ccall(:jl_ci_has_image_code, Int32, (Any,), code) != 0
+                Base.push!(anew, instance)
+            end
+            code = Base.isdefined(code, :next) ? code.next : Core.nothing
+        end
+    end
+    for one in anew
+        method = ccall(:jl_methtable_lookup, Any, (Any, Core.UInt), one.def.sig, world)
+        if isa(method, Core.Method)
+            instance = Base.Compiler.specialize_method(method, one.specTypes, one.sparam_vals)
+            Base.push!(instances, instance)
+            Base.Compiler.typeinf_ext(Base.Compiler.NativeInterpreter(world), instance, Base.Compiler.SOURCE_MODE_NOT_REQUIRED)
+        end
+    end
+    Core.eval(ROOTS, :(const next_world = true))
+    for instance in instances
+        code = Base.isdefined(instance, :cache) ? instance.cache : Core.nothing
+        while isa(code, Core.CodeInstance)
+            if code.max_world == Base.typemax(Core.UInt) && ccall(:jl_object_in_image, Core.UInt8, (Any,), code) == 0
+                Core.setfield!(code, :max_world, world, :monotonic)
+            end
+            code = Base.isdefined(code, :next) ? code.next : Core.nothing
+        end
+    end
+    Base.invoke_in_world(world, Base.Compiler.activate_codegen!)
+    global world = Base.get_world_counter()
+end)
+
+for one in anew
+    Base.precompile(one.specTypes)
 end
 
 # Native code that stays comes to what took the place of what it calls.

@@ -68,7 +68,7 @@ end
 handle_of(code::Core.CodeInstance) = Any[distance(code), Int(code.def.specTypes.hash)]
 handle_of(instance::Core.MethodInstance) = Any[distance(instance), Int(instance.specTypes.hash)]
 
-distance(code) = place(code) - place(Core.CodeInstance)
+distance(@nospecialize(object)) = place(object) - place(Core.CodeInstance)
 
 const FARTHEST = Int64[]  # of the base image's: those of the host's own image are behind it
 

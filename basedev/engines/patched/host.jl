@@ -28,8 +28,14 @@
 #                                      it ended, what stays valid (where it is in the base image's heap, the hash of its
 #                                      types, its effects, whether an edge of it is past), and what that calls and is another
 #                                      now; or why nothing stays
+#   anew LENGTH                        and then a path: infers all that the image has once more, by the compiler that is there, and
+#                                      writes to the file what comes out. Answers with the error if that fails
+#   kept_anew LENGTH                   after a trial and `anew`, and then the path of what another host wrote: {"ended", "kept",
+#                                      "succeeded"}: what the edited compiler makes otherwise and the steps did not end; what
+#                                      calls that and stays; and what is called
 #   unstable                           the argument types of all that has native code and comes out otherwise when it is
 #                                      inferred once more
+#   checksum LENGTH                    and then a text: its CRC-32c
 #   native                             the argument types of all that has native code in the image
 #   facts                              {"version", "files": [[module, path]...], "parser": a file of it}: what the image
 #                                      was made from
@@ -489,6 +495,7 @@ end
 function note_compilers(method::Method, before::Method)
     seen = method_of(method.sig, compilers_world())
     seen !== nothing ? push!(COMPILERS, seen) : is_compilers(before) && push!(COMPILERS, method.sig)
+    is_of_compiler(method) && push!(OF_COMPILER, method)
     return nothing
 end
 
@@ -515,9 +522,9 @@ is_aside(method::Method) = endswith(String(method.file), ASIDE_FILE) || plain_na
 # Of `#f#1`, which has the body of a function `f` with keywords, `f`.
 plain_name(name::Symbol) = (parts = split(String(name), '#'); length(parts) > 1 ? parts[2] : parts[1])
 
-function is_in_compiler(instance)
-    method = instance.def
-    method isa Method && is_aside(method) && return false
+is_in_compiler(method) = !(method isa Method && is_aside(method)) && is_of_compiler(method)
+
+function is_of_compiler(method)
     m = method isa Method ? method.module : method
     while m !== Base.Compiler
         (parentmodule(m) === m || nameof(m) in ASIDE_MODULES) && return false
@@ -526,9 +533,10 @@ function is_in_compiler(instance)
     return true
 end
 
-# The compiler's instances that may do something else after a trial's steps. What only comes to the message of an error
-# does not count: what never returned, and does not return now either, has no other effect on its callers.
+# The argument types of what of the compiler may do something else after a trial's steps. What only comes to the message of an
+# error does not count: what never returned, and does not return now either, has no other effect on its callers.
 function used_by_compiler()
+    isempty(OF_COMPILER) || return Any[method.sig for method in OF_COMPILER]
     isempty(COMPILERS) && return Any[]
     callers, waiting, known = IdDict{Any,Vector{Any}}(), Any[], IdDict{Any,Bool}()
     each_method() do method
@@ -547,7 +555,7 @@ function used_by_compiler()
         push!(found, instance)
         never_returns(instance) || append!(waiting, get(callers, instance, ()))
     end
-    return filter(is_in_compiler, collect(found))
+    return Any[instance.specTypes for instance in found if is_in_compiler(instance.def)]
 end
 
 # Whether the compiler's code that depends on this would be told something else.
@@ -788,6 +796,7 @@ end
 
 include("census.jl")
 include("cutoff.jl")
+include("anew.jl")
 
 include("impact.jl")
 
@@ -833,7 +842,7 @@ function answer(requests, request)
     elseif kind == "impact"
         json(io, impact(read_steps(requests, parse(Int, rest[1]))))
     elseif kind == "compiler"
-        json(io, Any[full_text(one.specTypes) for one in used_by_compiler()])
+        json(io, Any[full_text(one) for one in used_by_compiler()])
     elseif kind == "census"
         path = String(read(requests, parse(Int, rest[1])))
         json(io, take_census(path, as_statements(read_steps(requests, parse(Int, rest[2])))))
@@ -850,8 +859,14 @@ function answer(requests, request)
         json(io, (kind == "users" ? modules_with : left_behind)(find_module(m), Symbol(name)))
     elseif kind == "kept"
         json(io, kept())
+    elseif kind == "anew"
+        json(io, infer_anew(String(read(requests, parse(Int, rest[1])))))
+    elseif kind == "kept_anew"
+        json(io, kept_anew(String(read(requests, parse(Int, rest[1])))))
     elseif kind == "unstable"
         json(io, unstable())
+    elseif kind == "checksum"
+        json(io, Int(Base._crc32c(read(requests, parse(Int, rest[1])))))
     elseif kind == "native"
         json(io, native())
     elseif kind == "facts"
@@ -881,7 +896,7 @@ function rehearse(file)
     used_by_compiler()
     note_farthest()
     open(requests -> open(answers -> serve(requests, answers), "/dev/null", "w"), file)
-    foreach(empty!, (WORLD, BEGUN, CHANGED, COMPILERS, COMPILERS_FILES, ALL_METHODS, GENERATED, GIVEN, BOUND, TYPE_TEXTS))
+    foreach(empty!, (WORLD, BEGUN, CHANGED, COMPILERS, COMPILERS_FILES, OF_COMPILER, ALL_METHODS, GENERATED, GIVEN, BOUND, TYPE_TEXTS))
 end
 
 end

@@ -153,14 +153,20 @@ class Kept:
     generated: Sequence[tuple[int, int]] = ()
     """MethodInstances of generated methods that are defined again: what they generate now is found out before anything
     stays valid."""
+    ended: Sequence[tuple[int, int]] = ()
+    """CodeInstances that the edited compiler makes otherwise, and Julia does not end."""
+    is_compilers: bool = False
+    """Whether what compiles is another from now on."""
     inferred: int | None = None
     """How many were inferred anew for that; None where it was not asked."""
     no_cutoff_reason: str | None = None
 
     def encoded(self) -> bytes:
-        """For the program that writes an image (`chain.jl`): the lengths of three lists of numbers, and these."""
-        lists = [[int(one) for entry in part for one in entry] for part in (self.generated, self.code, self.succeeded)]
-        numbers = [*map(len, lists), *(one for part in lists for one in part)]
+        """For the program that writes an image (`chain.jl`): the lengths of four lists of numbers, whether there is
+        another compiler, and the lists."""
+        parts = (self.generated, self.code, self.succeeded, self.ended)
+        lists = [[int(one) for entry in part for one in entry] for part in parts]
+        numbers = [*map(len, lists), int(self.is_compilers), *(one for part in lists for one in part)]
         return array("q", numbers).tobytes()
 
 
@@ -189,6 +195,8 @@ class Host:
         """Started before it is needed."""
         self.invalidated = 0
         """How many MethodInstances had code that the steps end which `computed` was asked about last."""
+        self.compilers: str | None = None
+        """What of Julia's compiler they change, if so: what uses what changed, or a method of its own."""
         self._parsed: dict[bytes, list[dict[str, Any]]] = {}
         self._alike: set[tuple[str, str, str] | None] = set()
         """Statements that define generated methods, whose generators run what changed and give the same."""
@@ -236,6 +244,10 @@ class Host:
             self._parsed.update(zip(unknown, self._asked.ask(b"parse %d\n" % len(unknown), *numbered), strict=True))
         return [self._parsed[text] for text in texts]
 
+    def checksum(self, text: bytes) -> int:
+        """The CRC-32c of a text."""
+        return int(self._asked.ask(b"checksum %d\n" % len(text), text))
+
     def census(self, statements: Sequence[Evaluate], record: Path) -> list[str]:
         """Writes to `record` what evaluating each of the statements runs. Returns a digest of what each gives, or
         "error: " and the message."""
@@ -281,9 +293,7 @@ class Host:
             raise NeedsFullRebuild(f"a definition can't be taken back: {said}")
         if fresh := [one["module"] for one in answer["defined"] if one["name"] == INIT and not one["replaces"]]:
             raise NeedsFullRebuild(f"{fresh[0]}.{INIT} is new: which modules have one is noted while Julia is built")
-        if users := process.ask(b"compiler\n"):
-            user = min(map(pretty, users))
-            raise NeedsFullRebuild(f"Julia's compiler uses what changed (in {user}), and compiled everything")
+        self.compilers = min(map(pretty, process.ask(b"compiler\n")), default=None)
         self._check_left(process, steps, answer)
         self.invalidated = answer["invalidated"]
         if record is None or self._census is None:
@@ -356,7 +366,34 @@ class Host:
         if any(isinstance(step, Evaluate) and "max_methods" in step.text for step in steps):
             return Kept(no_cutoff_reason="inference may look at fewer methods")
         answer = self._trial(defining(steps))[1].ask(b"kept\n")
-        return Kept(answer["kept"], answer["succeeded"], answer["generated"], answer["inferred"], answer["reason"])
+        return Kept(
+            code=answer["kept"],
+            succeeded=answer["succeeded"],
+            generated=answer["generated"],
+            inferred=answer["inferred"],
+            no_cutoff_reason=answer["reason"],
+        )
+
+    def infer_anew(self, record: Path, steps: Sequence[Step] = ()) -> str | None:
+        """Notes in a file what all code of the base image comes out as when its compiler infers it once more: after the
+        steps, by the edited one. Returns the message when it fails."""
+        process = self._trial(defining(steps))[1] if steps else self._fresh()
+        path = os.fsencode(record)
+        said = process.ask(b"anew %d\n" % len(path), path)
+        return None if said is None else str(said).splitlines()[0]
+
+    def kept_by_compiler(self, steps: Sequence[Step], record: Path) -> Kept:
+        """What the edited compiler makes otherwise than `infer_anew` noted without steps. To be asked last, after that
+        of the steps."""
+        path = os.fsencode(record)
+        answer = self._trial(defining(steps))[1].ask(b"kept_anew %d\n" % len(path), path)
+        return Kept(
+            code=answer["kept"],
+            succeeded=answer["succeeded"],
+            ended=answer["ended"],
+            is_compilers=True,
+            inferred=answer["inferred"],
+        )
 
     def results(self, steps: Sequence[Step], statements: Sequence[Evaluate]) -> list[str]:
         """What each statement gives after the steps: a digest, or "error: " and the message."""

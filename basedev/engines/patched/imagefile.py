@@ -11,7 +11,7 @@ from pathlib import Path
 from ... import link, process
 from ...behind import PAGE, fill_room, write_room
 from ...errors import NeedsFullRebuild, SetupError
-from ...revision import Delete, Evaluate, Exclude, Include, Move, Step, Unbind, Undocument, Unlog
+from ...revision import Contents, Delete, Evaluate, Exclude, Include, Move, Step, Unbind, Undocument, Unlog
 from .host_program import Kept
 from .jumps import write_jumps
 from .surroundings import NOT_SEEN
@@ -152,7 +152,7 @@ def program(steps: Sequence[Step], kept: Path | None = None) -> str:
     early cutoff keeps (`Kept`)."""
     lines = [ROOTS, "const STEPS = Core.Any["]
     lines += [f"    ({', '.join(words)})," for words in map(_words, steps) if words]
-    lines += ["]", f"const KEPT = {f'Base.read({literal(os.fspath(kept))})' if kept else 'Base.fill(0, 3)'}"]
+    lines += ["]", f"const KEPT = {f'Base.read({literal(os.fspath(kept))})' if kept else 'Base.fill(0, 5)'}"]
     return "\n".join([*lines, "", SCRIPT.read_text()])
 
 
@@ -169,6 +169,8 @@ def _words(step: Step) -> list[str]:
         return [":unbind", _module(step.module), f"Core.Symbol({literal(step.name)})"]
     if isinstance(step, Include):
         return [":include", _module(step.module), literal(step.file), literal(step.after)]
+    if isinstance(step, Contents):
+        return [":contents", literal(step.file), str(step.size), str(step.checksum)]
     if isinstance(step, Exclude):
         return [":exclude", _module(step.module), literal(step.file)]
     if isinstance(step, Unlog):

@@ -24,6 +24,8 @@ from ...syntax import (
 STARTS_COMPILER = "base/Base_compiler.jl"
 """The file that includes what the compiler runs, and starts it."""
 
+BOOTSTRAP = "Compiler/src/bootstrap.jl"
+
 NOWHERE = SourceFile("", ())
 """A file of which nothing has to be known but its path."""
 
@@ -32,8 +34,8 @@ def check(old: Sources, new: Sources, files: Mapping[str, SourceFile]) -> None:
     """Raises NeedsFullRebuild when a file changed of which nothing is chained."""
     changes = ChangeSet.between(old, new)
     for path in changes.paths:
-        if path.startswith("Compiler/"):
-            raise NeedsFullRebuild(f"{path} is Julia's compiler, which compiled everything")
+        if path == BOOTSTRAP:
+            raise NeedsFullRebuild(f"{path} compiles and starts Julia's compiler")
     added = dict.fromkeys(changes.added, NOWHERE)
     including = Includes(old, new, {**files, **added}, None).now if added else {}
     for path in added:
