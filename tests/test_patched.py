@@ -616,16 +616,10 @@ def test_error_of_syntax(modern: Modern) -> None:
         ),
         ("base/strings/util.jl", "function lpad(\n", "const Pair = 1\n\0", "base/boot.jl is the Core module"),
         (
-            "Compiler/src/utilities.jl",
-            "function count_const_size(",
-            "function count_const_size(a, b, c) end\n\0",
-            "compiler",
-        ),
-        (
-            "base/array.jl",
-            "function push!(a::Vector{T}, item) where T\n",
-            "\0    a === nothing && return a\n",
-            "compiler",
+            "Compiler/src/bootstrap.jl",
+            "    activate_codegen!()\n",
+            "\0    nothing\n",
+            "Compiler/src/bootstrap.jl compiles and starts Julia's compiler",
         ),
         (
             "base/task.jl",
@@ -1061,9 +1055,9 @@ def test_bisection(modern: Modern) -> None:
     runtime = committed(modern, culprit, "src/gf.c", include, "// edited\n" + include)
     back = committed(modern, runtime, "src/gf.c", "// edited\n" + include, include)
     compiler = committed(
-        modern, back, "Compiler/src/utilities.jl", "function count_const_size(", "f() = 1\nfunction count_const_size("
+        modern, back, "Compiler/src/bootstrap.jl", "function bootstrap!(", "f() = 1\nfunction bootstrap!("
     )
-    last = committed(modern, compiler, "Compiler/src/utilities.jl", "f() = 1\nfunction count", "function count")
+    last = committed(modern, compiler, "Compiler/src/bootstrap.jl", "f() = 1\nfunction boot", "function boot")
     words = ["bisect", "run", "--bad", last, "--good", good]
     here = 'realpath(joinpath(Sys.STDLIB, "Test")) == joinpath(pwd(), "stdlib/Test")'
     program = f'exit({here} ? chomp("hello\\n") != "hello" : 200)'
@@ -1077,7 +1071,7 @@ def test_bisection(modern: Modern) -> None:
     assert told[good] == "the base image"
     for commit, reason in (
         (runtime, "it can't be chained: src/gf.c is another than at "),
-        (compiler, "is Julia's compiler"),
+        (compiler, "compiles and starts Julia's compiler"),
     ):
         if commit in told:
             assert reason in told[commit]
@@ -1214,6 +1208,41 @@ def test_early_cutoff(modern: Modern) -> None:
     assert (whole["engine"], whole["reinferred"]) == ("patched-no-cutoff", None)
     assert modern.julia(whole["image"], program) == '("made", "otherwise")otherwisea'
     assert modern.julia(whole["image"], PLACES).split()[0] != before[0]
+
+
+# ---- Julia's compiler ----
+
+THROWS = "    f === Intrinsics.cglobal && return Any\n"
+"""Where the compiler tells what an intrinsic function may throw."""
+
+MADE = """
+swap(x) = Core.Intrinsics.bswap_int(x)
+of_integer(one) = one.specTypes == Tuple{typeof(bswap),UInt64}
+cached = only(filter(of_integer, collect(Base.specializations(which(bswap, (UInt64,)))))).cache
+is_noted(known) = known[4] == open(Base._crc32c, joinpath(Sys.BINDIR, Base.DATAROOTDIR, known[2]))
+print(Base.infer_effects(swap, (Int,)).nothrow, ' ', cached.exctype, ' ', bswap(UInt64(1)), ' ')
+print(all(is_noted, Base._compiler_require_dependencies))
+"""
+
+
+def test_the_compiler(modern: Modern) -> None:
+    """It is edited: it compiles what is compiled from then on, and the image has what it makes of all functions."""
+    throws = THROWS + "    f === Intrinsics.bswap_int && return Any\n"
+    path = "Compiler/src/tfuncs.jl"
+    modern.edit(path, THROWS, throws)
+    before = modern.julia(modern.root / SYSIMAGE, MADE)
+    assert before == "true Union{} 72057594037927936 false"
+    built = modern.chain()
+    assert built["reinferred"] > 10_000
+    assert modern.julia(built["image"], MADE) == "false Any 72057594037927936 true"
+    with Host(modern.root / "usr/bin/julia", modern.root / SYSIMAGE) as host:
+        unstable = set(host.unstable())
+    with Host(modern.root / "usr/bin/julia", Path(built["image"])) as host:
+        assert set(host.unstable()) <= unstable
+
+    # One that fails is told.
+    modern.edit(path, throws, THROWS + '    error("edited")\n')
+    assert "Julia's compiler fails after this edit: edited" in modern.refusal()
 
 
 # ---- the warm server ----

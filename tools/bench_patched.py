@@ -34,6 +34,9 @@ LPAD = """function lpad(
 CHOMP = "function chomp(s::AbstractString)\n"
 PRINT = "function print_to_string(xs...)\n"
 
+TFUNCS = "Compiler/src/tfuncs.jl"
+THROWS = "    f === Intrinsics.cglobal && return Any\n"
+
 WAYS = ("cold", "warm")
 
 PAUSE = 5.0
@@ -48,6 +51,7 @@ EDITS = {
         Edit("docstring", "docstring", (Change(UTIL, "Remove a single trailing newline", "Remove one newline ({n})"),)),
         Edit("chomp", "`chomp(::AbstractString)`", below(UTIL, CHOMP, "    s === {n} && return s\n")),
         Edit("lpad", "`lpad`", below(UTIL, LPAD, '    n == -{n} && return ""\n')),
+        Edit("compiler", "`intrinsic_exct` of the compiler", below(TFUNCS, THROWS, "    f === {n} && return Any\n")),
         Edit("print", "`print_to_string`", below("base/strings/io.jl", PRINT, '    xs === ({n},) && return "{n}"\n')),
     )
 }
