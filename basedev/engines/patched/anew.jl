@@ -256,7 +256,8 @@ end
 function end_sources!(others, anew)
     users = IdDict{Any,Vector{Core.CodeInstance}}()
     for (code, called) in zip(anew.codes, anew.called)
-        code in anew.ended || code.inferred === nothing && continue
+        has_source = isdefined(code, :inferred) && code.inferred !== nothing
+        (code in anew.ended || !has_source) && continue
         foreach(one -> push!(get!(Vector{Core.CodeInstance}, users, one), code), called)
     end
     all_reached(collect(Any, values(others))) do one
