@@ -33,7 +33,7 @@ function inferred_anew()
     end
     anew = Anew(codes, UInt64[], Vector{Any}[], ended)
     for code in codes
-        digest, called = something(cached_digest(code.def, found), digest_without_cache(now, after, code.def))
+        digest, called = @something cached_digest(code.def, found) digest_without_cache(now, after, code.def)
         push!(anew.digests, digest)
         push!(anew.called, called)
     end
@@ -239,7 +239,7 @@ function kept_anew(path)
     is_other(edge) = edge isa Core.CodeInstance && get(others, edge.def, nothing) === edge
     succeeded, stale = Base.IdSet{Any}(), Base.IdSet{Any}()
     for (code, called) in zip(anew.codes, anew.called)
-        code in anew.ended || is_other(code) && continue
+        (code in anew.ended || is_other(code)) && continue
         foreach(one -> haskey(others, one) && push!(succeeded, others[one]), called)
         union!(stale, filter(one -> any(is_other, one.edges), all_reached(uncached, Any[code])))
     end
@@ -272,5 +272,3 @@ end
 uncached(code) = filter(Any[code.edges...]) do edge
     edge isa Core.CodeInstance && is_of_base(edge) && isdefined(edge, :edges) && !is_cached(edge)
 end
-
-is_cached(code) = any(cached -> cached === code, codes_of(instance_of(code)))

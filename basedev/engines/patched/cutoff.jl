@@ -205,7 +205,7 @@ function asked(code)
         for edge in (isdefined(one, :edges) ? one.edges : ())
             if edge isa Core.CodeInstance
                 push!(found, instance_of(edge))
-                any(cached -> cached === edge, codes_of(instance_of(edge))) || push!(waiting, edge)
+                is_cached(edge) || push!(waiting, edge)
             elseif edge isa Union{Core.MethodInstance,Method,Type,Core.Binding}
                 push!(found, edge)
             end
@@ -213,6 +213,8 @@ function asked(code)
     end
     return found
 end
+
+is_cached(code) = any(cached -> cached === code, codes_of(instance_of(code)))
 
 # Inference runs calls with constant arguments whose effects allow that. In this process native code that stays still calls
 # what was edited, so what might be run is never taken for valid, with all that it calls.
