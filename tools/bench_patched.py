@@ -2,10 +2,12 @@
 
     tools/bench-patched ~/julia
     tools/bench-patched ~/julia --runs 5 --edits leaf lpad --ways warm
+    tools/bench-patched ~/julia --make
 
 Cold is without a server; before a warm build, the server has some seconds to get ready, as between two saves.
 Each edit has a number in it, so that each build is made and none is found. Edited files get their contents and times
-back, so that the checkout's own make finds nothing to do. What make takes can be seen when `basedev verify` has run it.
+back, so that the checkout's own make finds nothing to do. With --make, that builds the system image of the new function
+once in the same run, a quarter of an hour, and the images that were there are put back.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from benchmark.edits import Change, Edit, below
 from benchmark.measure import machine
 from benchmark.tables import table
 from benchmark.workplace import edited
+
+from basedev.engines.patched.makefile import make_aside
 
 UTIL = "base/strings/util.jl"
 LPAD = """function lpad(
@@ -65,6 +70,7 @@ def main() -> int:
     parser.add_argument("--edits", nargs="+", choices=EDITS, default=list(EDITS), metavar="EDIT")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="cold, warm")
     parser.add_argument("--engine", default="patched", help="of basedev build: patched-no-cutoff goes by Julia's rule")
+    parser.add_argument("--make", action="store_true", help="measure the checkout's own make too")
     arguments = parser.parse_args()
     root = arguments.checkout.resolve()
     ready = subprocess.run([sys.executable, "-m", "basedev", "-C", root, "init"], check=False)
@@ -77,18 +83,31 @@ def main() -> int:
     print(f"{machine().rpartition(', Julia')[0]}, Julia {version}; median (least to most) of {arguments.runs}\n")
     if "warm" in arguments.ways:
         _basedev(root, "serve", "start")
-    rows = [_row(EDITS[name], way, root, arguments) for name in arguments.edits for way in arguments.ways]
-    print(table(("edit", "way", "seconds", "revise", "infer", "compile and write", "link", "invalidated"), rows))
+    make = _make(root) if arguments.make else None
+    rows = [_row(EDITS[name], way, root, arguments, make) for name in arguments.edits for way in arguments.ways]
+    print(table(("edit", "way", "seconds", "make ÷", *STEPS, "invalidated"), rows))
+    if make:
+        print(f"\nIn the same run, `make` of the new function: {make:.0f} s, once.")
     return 0
 
 
-def _row(edit: Edit, way: str, root: Path, arguments: argparse.Namespace) -> list[str]:
+def _make(root: Path) -> float:
+    """Seconds that the checkout's own make takes."""
+    edit = EDITS["leaf"]
+    with edited(root, edit.numbered(1)), tempfile.TemporaryDirectory() as made:
+        begin = time.monotonic()
+        make_aside(root, [change.path for change in edit.changes], Path(made) / "sys.so")
+        return time.monotonic() - begin
+
+
+def _row(edit: Edit, way: str, root: Path, arguments: argparse.Namespace, make: float | None) -> list[str]:
     numbers = (time.time_ns() // 1_000_000 % 10**9 for _ in range(arguments.runs))
     built = [_build(edit, way, root, number, arguments.engine) for number in numbers]
     took = [one["seconds"] for one in built]
     spread = f"{statistics.median(took):.2f} ({min(took):.2f}\N{EN DASH}{max(took):.2f})"
     steps = [f"{statistics.median(one['timings'][step] for one in built):.2f}" for step in STEPS]
-    return [edit.title, way, spread, *steps, str(built[-1]["invalidated"])]
+    ratio = f"{make / statistics.median(took):.0f}" if make else ""
+    return [edit.title, way, spread, ratio, *steps, str(built[-1]["invalidated"])]
 
 
 def _build(edit: Edit, way: str, root: Path, number: int, engine: str) -> dict[str, Any]:
