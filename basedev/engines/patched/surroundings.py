@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Mapping
 
-NOT_SEEN = "JULIA_.*|BASEDEV_.*|GIT_.*|_|PWD|OLDPWD|SHLVL"
-"""Names of variables that they are not given: settings of Julia and of basedev, and what git and shells tell of what
-they do."""
+NOT_SEEN = "JULIA_(?!IMAGE_THREADS$|CPU_THREADS$).*|BASEDEV_.*|GIT_.*|_|PWD|OLDPWD|SHLVL"
+"""Names of variables that they are not given: settings of Julia, but for how many threads compile, and of basedev, and
+what git and shells tell of what they do."""
 
 
 Variables = Mapping[bytes, bytes]
