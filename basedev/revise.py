@@ -46,6 +46,7 @@ from .syntax import (
     describe,
     exported,
     included,
+    limits_methods,
     logs,
     may_define,
     mentions,
@@ -192,6 +193,7 @@ class _Reviser:
             if path in self.files and path not in self.dropped:
                 raise UserCodeError(f"{path} was deleted, and is included still: restore it, or take the include out")
         self._follow_registered()
+        self._follow_limits()
         for path, difference in self.differences.items():
             self.check(path, difference)
 
@@ -266,6 +268,14 @@ class _Reviser:
             if registers(statement.tree) and path in self.new.blobs:
                 self.difference(path).evaluate_again(path, statement)
         self.before_evaluation.append(Evaluate("Base.Experimental", "experimental.jl", 1, "empty!(_hint_handlers)"))
+
+    def _follow_limits(self) -> None:
+        """Takes back how many methods of a function inference may look at; a statement may tell it again after that."""
+        for path, difference in self.differences.items():
+            for statement in difference.removed:
+                if limits_methods(statement.tree):
+                    default = f"{statement.text.partition('=')[0]}= UInt8(0)"
+                    self.before_evaluation += evaluations(self.files[path], statement, default)
 
     # ---- what that means ----
 

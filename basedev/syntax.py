@@ -243,7 +243,7 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     if exported(tree) is not None:
         return True
     if head == "=":
-        if is_signature(tree[1]) or limits_to_one(tree):
+        if is_signature(tree[1]) or limits_methods(tree):
             return True
         return _is_name(tree[1]) and not _calls_mutating(tree[2])
     if head == "const":
@@ -252,8 +252,10 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
         name = name_of(tree[1])
         if name == "@doc" and isinstance(tree[-1], tuple) and tree[-1][:1] in (("call",), ("where",), ("$",)):
             return True  # documents a signature without defining it
-        return name in DEFINING_MACROS or (
-            name in WRAPPING_MACROS and only_defines(tree[-1], local=local and name != "@eval")
+        return (
+            asserts(tree)
+            or name in DEFINING_MACROS
+            or (name in WRAPPING_MACROS and only_defines(tree[-1], local=local and name != "@eval"))
         )
     if head in ("&&", "||"):
         return only_defines(tree[2], local=local)
@@ -268,20 +270,25 @@ def only_defines(tree: Tree, *, local: bool = False) -> bool:
     return head in ("tuple", "::")
 
 
-ONE = Literal("v", "Int64 1")
-
-
-def limits_to_one(tree: Tree) -> bool:
-    """Whether a statement has inference look at one method of a function (`typeof(f).name.max_methods = UInt8(1)`).
-
-    Under a higher limit, code that gave up before might not do so now, and does not tell that it did."""
-    if not isinstance(tree, tuple) or len(tree) != 3 or tree[::2] != ("=", ("call", "UInt8", ONE)):
+def limits_methods(tree: Tree) -> bool:
+    """Whether a statement tells how many methods of a function inference may look at
+    (`typeof(f).name.max_methods = UInt8(1)`)."""
+    if not isinstance(tree, tuple) or len(tree) != 3 or tree[0] != "=":
+        return False
+    number = tree[2]
+    if not (isinstance(number, tuple) and number[:2] == ("call", "UInt8") and isinstance(number[-1], Literal)):
         return False
     names, left = [], tree[1]
     while isinstance(left, tuple) and len(left) == 3 and left[0] == ".":
         names.append(name_of(left))
         left = left[1]
     return names == ["max_methods", "name"] and isinstance(left, tuple) and left[:2] == ("call", "typeof")
+
+
+def asserts(tree: Tree) -> bool:
+    """Whether all that a statement does is to fail where something does not hold."""
+    is_assert = isinstance(tree, tuple) and tree[:1] == ("macrocall",) and name_of(tree[1]) == "@assert"
+    return is_assert and not _calls_mutating(tree)
 
 
 def registers(tree: Tree) -> bool:

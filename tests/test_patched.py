@@ -23,12 +23,13 @@ from basedev.checkout import Checkout
 from basedev.choice import FULL, image_id
 from basedev.commits import CommitCheckout
 from basedev.difference import FileDifference, Replacement
-from basedev.elf import ImageSymbols
+from basedev.elf import ImageSymbols, symbols
 from basedev.engines.patched import imagefile
 from basedev.engines.patched.baseimage import MAIN_OF_PARSER
 from basedev.engines.patched.census import KeptCensus, runs
 from basedev.engines.patched.host_program import Host
 from basedev.engines.patched.hostimage import STATEMENTS, make_host_image
+from basedev.engines.patched.jumps import SYMBOLS
 from basedev.engines.patched.limits import check_difference
 from basedev.engines.patched.makefile import make
 from basedev.engines.patched.runtime import Runtime
@@ -424,29 +425,32 @@ def test_handlers_of_errors_stay_in_order(modern: Modern) -> None:
 
 
 LIMITED = """
-count = 0
+most = 0
 for method in Base.MethodList(Core.methodtable).ms, instance in Base.specializations(method)
     code = isdefined(instance, :cache) ? instance.cache : nothing
     while code !== nothing
         edges = isdefined(code, :edges) ? code.edges : Core.svec()
         for place in 1:length(edges)-1
-            is_several = edges[place] isa Int && abs(edges[place]) > 1 && code.max_world == typemax(UInt)
-            global count += is_several && Base.unwrap_unionall(edges[place+1]).parameters[1] === typeof(lock)
+            is_call = edges[place] isa Int && code.max_world == typemax(UInt)
+            is_call && Base.unwrap_unionall(edges[place+1]).parameters[1] === typeof(lock) || continue
+            global most = max(most, abs(edges[place]))
         end
         code = isdefined(code, :next) ? code.next : nothing
     end
 end
-print(count, ' ', typeof(lock).name.max_methods)
+print(most, ' ', typeof(lock).name.max_methods)
 """
-"""Prints how many calls of `lock` were inferred to be of several methods, and the limit."""
+"""Prints of how many methods a call of `lock` was inferred to be at most, and the limit."""
 
 
-def test_limits_of_methods(modern: Modern) -> None:
-    limit = "typeof(lock).name.max_methods = UInt8(1)\n"
-    modern.edit("base/io.jl", "unlock(::IO) = nothing\n", "unlock(::IO) = nothing\n" + limit)
-    several, before = modern.julia(modern.root / "usr/lib/julia/sys.so", LIMITED).split()
-    assert int(several) > 0 and before == "0"
-    assert modern.julia(modern.chain()["image"], LIMITED) == "0 1"
+@pytest.mark.parametrize("limit", [1, 2])
+def test_limits_of_methods(modern: Modern, limit: int) -> None:
+    unlock = "unlock(::IO) = nothing\n"
+    modern.edit("base/io.jl", unlock, f"{unlock}typeof(lock).name.max_methods = UInt8({limit})\n")
+    most, before = map(int, modern.julia(modern.root / SYSIMAGE, LIMITED).split())
+    assert most > limit and before == 0
+    most, limited = map(int, modern.julia(modern.chain()["image"], LIMITED).split())
+    assert most <= limited == limit
 
 
 ID_DICT = "        d = IdDict{K,V}()\n        for (k,v) in itr; d[k] = v; end\n"
@@ -724,9 +728,12 @@ LIMIT = ("=", (".", LIMITED_NAME, Literal("q", "max_methods")), ("call", "UInt8"
         (("if", ("call", "isdefined", "Main", "a"), ("block", METHOD)), None, False),
         (None, ("macrocall", "@deprecate", ("call", "f", "x"), ("call", "g", "x")), True),
         (None, ("call", "register", "handler"), False),
+        (("macrocall", "@assert", "a"), ("macrocall", "@assert", ("call", "f", "b")), True),
+        (None, ("macrocall", "@assert", ("call", "f!", "b")), False),
         (None, LIMIT, True),
-        (LIMIT, None, False),
-        (None, (*LIMIT[:2], ("call", "UInt8", Literal("v", "Int64 2"))), False),
+        (LIMIT, None, True),
+        (LIMIT, (*LIMIT[:2], ("call", "UInt8", Literal("v", "Int64 2"))), True),
+        (None, (*LIMIT[:2], ("call", "UInt8", "n")), False),
         (None, ("call", (".", "Experimental", Literal("q", "register_error_hint")), "handler", "T"), True),
         (("struct", False, "A", ("block", METHOD)), ("struct", False, "A", ("block",)), True),
         (("struct", False, "A", ("block",)), ("struct", False, "B", ("block",)), False),
@@ -1210,6 +1217,20 @@ def test_early_cutoff(modern: Modern) -> None:
     assert modern.julia(whole["image"], PLACES).split()[0] != before[0]
 
 
+def test_several_new_shards(modern: Modern) -> None:
+    """On machines with more processors, Julia makes several, in parallel."""
+    modern.edit(UTIL, LPAD, LPAD + '    n == -1 && return "edited"\n')
+    done = modern.basedev(
+        *("--json", "build", "--no-full-rebuild", "--no-server", "--engine", "patched-no-cutoff"),
+        environment={"JULIA_IMAGE_THREADS": "3"},
+    )
+    assert done.returncode == 0, done.stderr
+    image = json.loads(done.stdout)["image"]
+    named = {name.decode() for name, _, _ in symbols(Path(image).read_bytes(), SYMBOLS)}
+    assert {f"jl_fvar_ptrs_{shard}" for shard in range(4)} <= named
+    assert modern.julia(image, 'print(lpad("a", -1), lpad("b", 3), string(1.5), repr([1, 2]))') == "edited  b1.5[1, 2]"
+
+
 # ---- Julia's compiler ----
 
 THROWS = "    f === Intrinsics.cglobal && return Any\n"
@@ -1221,8 +1242,13 @@ of_integer(one) = one.specTypes == Tuple{typeof(bswap),UInt64}
 cached = only(filter(of_integer, collect(Base.specializations(which(bswap, (UInt64,)))))).cache
 is_noted(known) = known[4] == open(Base._crc32c, joinpath(Sys.BINDIR, Base.DATAROOTDIR, known[2]))
 print(Base.infer_effects(swap, (Int,)).nothrow, ' ', cached.exctype, ' ', bswap(UInt64(1)), ' ')
-print(all(is_noted, Base._compiler_require_dependencies))
+print(all(is_noted, Base._compiler_require_dependencies), ' ')
+try replace("a", r"a" => SubstitutionString("\\\\")) catch error print(error.msg) end
 """
+
+REPLACING = 'replace_err(repl) = error("Bad replacement'
+"""What is called where characters are written too, of which the compiler that is edited so makes something else: what
+calls both comes out alike, and is ended by the edit of this."""
 
 
 def test_the_compiler(modern: Modern) -> None:
@@ -1230,11 +1256,13 @@ def test_the_compiler(modern: Modern) -> None:
     throws = THROWS + "    f === Intrinsics.bswap_int && return Any\n"
     path = "Compiler/src/tfuncs.jl"
     modern.edit(path, THROWS, throws)
+    modern.edit("base/regex.jl", REPLACING, REPLACING.replace("Bad", "Another"))
     before = modern.julia(modern.root / SYSIMAGE, MADE)
-    assert before == "true Union{} 72057594037927936 false"
+    assert before == "true Union{} 72057594037927936 false Bad replacement string: \\"
     built = modern.chain()
     assert built["reinferred"] > 10_000
-    assert modern.julia(built["image"], MADE) == "false Any 72057594037927936 true"
+    after = modern.julia(built["image"], MADE)
+    assert after == "false Any 72057594037927936 true Another replacement string: \\"
     with Host(modern.root / "usr/bin/julia", modern.root / SYSIMAGE) as host:
         unstable = set(host.unstable())
     with Host(modern.root / "usr/bin/julia", Path(built["image"])) as host:

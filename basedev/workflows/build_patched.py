@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,39 +192,51 @@ class PatchedBuilder(ImageBuilder):
             self._chain_once(sources, result, engine, Kept(no_cutoff_reason=f"defect: {error}"))
 
     def _chain_once(self, sources: Sources, result: Result, engine: str, kept: Kept | None) -> None:
-        """`kept` is what stays valid of what Julia invalidates, where that is not to be found out."""
+        self.progress("comparing definitions", 3.0)
+        name, find = self._image_id(sources, engine), partial(self._revise, sources)
+        result.engine = engine
+        self._make_chained(name, result, find, lambda: self.checkout.commit, kept)
+
+    def _make_chained(
+        self,
+        name: str,
+        result: Result,
+        find: Callable[[Host], Revision],
+        commit: Callable[[], str | None],
+        kept: Kept | None = None,
+    ) -> None:
+        """Publishes the image `name` of the revision that `find` finds and tries. `kept` is what stays valid of what
+        Julia invalidates, where that is not to be found out."""
         self._check_ground()
         begin = time.monotonic()
-        self.progress("comparing definitions", 3.0)
 
-        def chain(spares: Spares | None) -> None:
-            with self._making_layer(spares) as (made, make_layer), Aside(lambda: self.checkout.commit) as commit:
+        def make(spares: Spares | None) -> None:
+            with self._making_layer(spares) as (made, make_layer), Aside(commit) as at:
                 with self._host(spares) as host:
-                    revision = self._revise(sources, host)
+                    revision = find(host)
                     result.invalidated = host.invalidated
                     revised = time.monotonic()
                     left = kept
-                    if left is None or host.compilers is not None:
+                    if left is None or host.anew_reason is not None:
                         left = self._cut_off(host, revision, result.invalidated)
                 result.reinferred, result.no_cutoff_reason = left.inferred, left.no_cutoff_reason
                 inferred = time.monotonic()
                 layer = make_layer(revision.steps, left, self.progress)
                 result.define(revision.definitions)
-                result.engine, result.linker, result.server = engine, layer.linker, self.server
-                result.old_lines_reason = old_lines(revision)
+                result.linker, result.server, result.old_lines_reason = layer.linker, self.server, old_lines(revision)
                 result.timings = {"revise": revised - begin, "infer": inferred - revised, **layer.timings}
-                self._publish(self._image_id(sources, engine), made / "sys.so", result, commit.result())
+                self._publish(name, made / "sys.so", result, at.result())
 
-        self._with_spares(ALL, chain)
+        self._with_spares(ALL, make)
 
     def _cut_off(self, host: Host, revision: Revision, invalidated: int) -> Kept:
         """What stays valid of what a revision invalidates, or of all if it changes Julia's compiler.
 
         Raises NeedsFullRebuild when that fails.
         """
-        if host.compilers is None:
+        if host.anew_reason is None:
             return host.kept(revision.steps) if invalidated else Kept(inferred=0)
-        self.progress(f"Julia's compiler uses what changed (in {host.compilers}): inferring all code anew", INFER)
+        self.progress(f"{host.anew_reason}: inferring all code anew", INFER)
         with self.storage.staging("anew") as made, Aside(self._inferred) as before:
             said = host.infer_anew(made / INFERRED, revision.steps)
             if said is not None:

@@ -65,8 +65,8 @@ class PatchedImpacts(PatchedBuilder):
 
     def _followed(self, host: Host, files: Mapping[str, SourceFile], find: Callable[[], Revision]) -> dict[str, Any]:
         def impact(steps: Sequence[Step]) -> dict[str, Any]:
-            if host.compilers:
-                raise NeedsFullRebuild(f"{host.compilers} is what Julia's compiler uses: all code is inferred anew")
+            if host.anew_reason:
+                raise NeedsFullRebuild(f"{host.anew_reason}: all code is inferred anew")
             self.progress("following what the edit invalidates", 3.0)
             return {**host.impact(steps), "new_code_reason": None, "no_cutoff_reason": NO_CUTOFF}
 

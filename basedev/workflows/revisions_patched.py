@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from ..engines.patched.host_program import Host, defining
-from ..engines.patched.spares import ALL, Spares
 from ..errors import UserCodeError
 from ..revision import Delete, Evaluate, Revision, Unbind
 from ..sources import Sources
 from .build import Result
-from .build_patched import PatchedBuilder, old_lines
+from .build_patched import PatchedBuilder
 from .revisions import Reviser, Standing, standing
 
 
@@ -25,29 +24,18 @@ class PatchedReviser(Reviser, PatchedBuilder):
         return self.with_host(find)
 
     def _make(self, revision: Revision, name: str, result: Result, commit: str | None) -> None:
-        self._check_ground()
+        def find(host: Host) -> Revision:
+            self._try(host, revision)
+            return revision
 
-        def make(spares: Spares | None) -> None:
-            with self._making_layer(spares) as (made, make_layer):
-                with self._host(spares) as host:
-                    result.invalidated = self._tried(host, revision)
-                    kept = self._cut_off(host, revision, result.invalidated)
-                result.reinferred, result.no_cutoff_reason = kept.inferred, kept.no_cutoff_reason
-                layer = make_layer(revision.steps, kept, self.progress)
-                result.linker, result.server, result.timings = layer.linker, self.server, dict(layer.timings)
-                result.old_lines_reason = old_lines(revision)
-                self._publish(name, made / "sys.so", result, commit)
-
-        self._with_spares(ALL, make)
+        self._make_chained(name, result, find, lambda: commit)
 
     @staticmethod
-    def _tried(host: Host, revision: Revision) -> int:
-        """How many MethodInstances a revision invalidates. Raises UserCodeError when a definition fails,
-        NeedsFullRebuild when it can't be chained."""
+    def _try(host: Host, revision: Revision) -> None:
+        """Raises UserCodeError when a definition fails, NeedsFullRebuild when the revision can't be chained."""
         for error in host.trial(revision.steps)["errors"]:
             step = defining(revision.steps)[error["step"]]
             assert isinstance(step, Evaluate | Delete | Unbind)
             what = f"{step.file}:{step.line}" if isinstance(step, Evaluate) else f"{step.module}.{step.name}"
             raise UserCodeError(f"{what}: a definition fails when it is evaluated", error["message"])
         host.computed(revision.steps, None, None)
-        return host.invalidated

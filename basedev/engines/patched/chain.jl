@@ -226,7 +226,7 @@ for step in STEPS
 end
 
 start = Base.get_world_counter()
-limited = Any[]  # names of types of functions of which inference looks at one method only
+limited = Any[]  # names of types of functions of which inference looks at another number of methods
 for step in STEPS
     if step[1] === :evaluate
         tree = Base.popfirst!(trees)
@@ -252,8 +252,8 @@ for step in STEPS
     end
 end
 
-# Code is ended that was inferred with more methods for a call of a function than are looked at now. Edges tell the methods of
-# such a call, behind their number and its type.
+# Code is ended that was inferred with more methods for a call of a function than the one that is looked at now. Edges tell the
+# methods of such a call, behind their number and its type. With another limit, all code was inferred anew.
 Base.isempty(limited) || Core.eval(Base.@__MODULE__, quote
     for name in limited
         for method in Base.MethodList(Core.methodtable).ms
@@ -266,7 +266,7 @@ Base.isempty(limited) || Core.eval(Base.@__MODULE__, quote
                         count = edges[place]
                         if count isa Core.Int
                             type = Base.unwrap_unionall(edges[place+1])
-                            if name.max_methods < Base.abs(count) && type.parameters[1] === name.wrapper
+                            if name.max_methods == 1 && Base.abs(count) > 1 && type.parameters[1] === name.wrapper
                                 ends = true
                             end
                             place = place + 1 + Base.abs(count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from array import array
@@ -141,6 +142,24 @@ def defining(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if isinstance(step, Evaluate | Delete | Unbind)]
 
 
+LIMITING = re.compile(r"(.*\.max_methods)\s*=\s*UInt8\((\d+)\)")
+"""Says how many methods of a function inference may look at; 0: as many as of others."""
+
+
+def _limits(steps: Sequence[Step]) -> dict[str, str]:
+    """Functions, as the steps name the fields with the numbers, and how many of their methods inference may look at."""
+    found = (LIMITING.match(step.text) for step in steps if isinstance(step, Evaluate))
+    return {one[1]: one[2] for one in found if one}
+
+
+def _limited(steps: Sequence[Step]) -> str | None:
+    """Why any code may come out otherwise after steps that leave the compiler as it is, if so. Where inference may look
+    at one method only, edges tell what was inferred with more; of other numbers, code that gave up does not tell that
+    it did."""
+    other = (one for one, number in _limits(steps).items() if number != "1")
+    return next((f"inference may look at another number of methods ({one})" for one in other), None)
+
+
 @dataclass(frozen=True)
 class Kept:
     """What early cutoff found (`cutoff.jl`). A CodeInstance is its distance in bytes from the type CodeInstance, in the
@@ -195,8 +214,9 @@ class Host:
         """Started before it is needed."""
         self.invalidated = 0
         """How many MethodInstances had code that the steps end which `computed` was asked about last."""
-        self.compilers: str | None = None
-        """What of Julia's compiler they change, if so: what uses what changed, or a method of its own."""
+        self.anew_reason: str | None = None
+        """Why any code may come out otherwise, if so: they change what Julia's compiler uses, a method of its own, or
+        how much it looks at."""
         self._parsed: dict[bytes, list[dict[str, Any]]] = {}
         self._alike: set[tuple[str, str, str] | None] = set()
         """Statements that define generated methods, whose generators run what changed and give the same."""
@@ -293,7 +313,8 @@ class Host:
             raise NeedsFullRebuild(f"a definition can't be taken back: {said}")
         if fresh := [one["module"] for one in answer["defined"] if one["name"] == INIT and not one["replaces"]]:
             raise NeedsFullRebuild(f"{fresh[0]}.{INIT} is new: which modules have one is noted while Julia is built")
-        self.compilers = min(map(pretty, process.ask(b"compiler\n")), default=None)
+        seen = min(map(pretty, process.ask(b"compiler\n")), default=None)
+        self.anew_reason = f"Julia's compiler uses what changed (in {seen})" if seen else _limited(steps)
         self._check_left(process, steps, answer)
         self.invalidated = answer["invalidated"]
         if record is None or self._census is None:
@@ -363,7 +384,7 @@ class Host:
 
     def kept(self, steps: Sequence[Step]) -> Kept:
         """What stays valid of the code that the steps end. To be asked last."""
-        if any(isinstance(step, Evaluate) and "max_methods" in step.text for step in steps):
+        if _limits(steps):
             return Kept(no_cutoff_reason="inference may look at fewer methods")
         answer = self._trial(defining(steps))[1].ask(b"kept\n")
         return Kept(

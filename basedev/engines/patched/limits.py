@@ -12,8 +12,10 @@ from ...sources import ChangeSet, Sources
 from ...syntax import (
     Statement,
     Tree,
+    asserts,
     describe,
     exported,
+    limits_methods,
     mentions,
     name_of,
     only_defines,
@@ -50,8 +52,8 @@ def check(old: Sources, new: Sources, files: Mapping[str, SourceFile]) -> None:
 
 def check_difference(path: str, difference: FileDifference) -> None:
     """Raises NeedsFullRebuild for a statement that is gone and did more than to define methods, to document, to export
-    names, to register handlers, and to bind or import what others bind and import now, or for a new
-    one that does more than to define, to document and to register."""
+    names, to register handlers, to assert, to limit what inference looks at, and to bind or import what others bind and
+    import now, or for a new one that does more than to define, to document, to register, to assert and to limit."""
     now = [replacement.statement for replacement in difference.evaluated]
     imports = {one for statement in now for one in _imported(statement)}
     kept = {one for statement in now if (one := _condition(statement))}
@@ -64,6 +66,8 @@ def check_difference(path: str, difference: FileDifference) -> None:
             or (_bound(statement) and any(_may_bind(one, statement) for one in now))
             or _condition(statement) in kept
             or registers(statement.tree)
+            or limits_methods(statement.tree)
+            or asserts(statement.tree)
             or _only_documents(statement)
         ):
             raise NeedsFullRebuild(f"{_place(path, statement)} changed, and is not followed on this Julia yet")
