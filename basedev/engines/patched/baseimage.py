@@ -29,7 +29,7 @@ from .host_program import SCRIPT, Host
 from .hostimage import NAME, make_host_image
 from .runtime import Runtime
 
-CONTENTS = "8"
+CONTENTS = "9"
 """Another one when another thing is noted of a base image."""
 
 ARCHIVE = "usr/lib/julia/sys-o.a"

@@ -426,17 +426,14 @@ function evaluated(one::Computing)
         m = find_module(one.module_name)
         tree, _ = Core._parse(one.text, one.file, one.line, 0, :all)
         parts = Any[part for part in tree.args if !(part isa LineNumberNode)]
-        take_called()
+        how = Any[is_called(part) ? how_again(m, part) : suspended for part in parts]
+        foreach((part, again) -> again === nothing && append!(called, may_call(m, part)), parts, how)
+        take_called()  # by what comes before this
         compiling(INTERPRET)
         try
-            for part in parts
-                if is_called(part)
-                    push!(GIVEN, part)
-                    again = how_again(m, part)
-                    again === nothing ? append!(called, may_call(m, part)) : again(m, part)
-                else
-                    suspended(m, part)
-                end
+            foreach(parts, how) do part, again
+                is_called(part) && push!(GIVEN, part)
+                again === nothing || again(m, part)
             end
             foreach(generate, generated_by(one))
         finally
@@ -578,6 +575,7 @@ never_generated() = Any[
 # ---- digests ----
 
 const TYPE_TEXTS = IdDict{Any,String}()
+const UNDEFINED = r"^const \w+ = \w+\{[^()]*\}\(undef, [^()]*\)\s*$"  # what is filled later
 
 mutable struct Digest
     hash::UInt64
@@ -630,6 +628,8 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
         return add(digest, UInt8(digest.of !== nothing && stands_in(digest.of, value.file, value.line)))
     elseif value isa Union{Core.LegacyLineInfoNode,Core.DebugInfo}
         return nothing
+    elseif value isa Core.TypeName  # its fields are what is known of the type at this moment
+        return add_name(digest, string(value.module, '.', value.name))
     end
     type = typeof(value)
     add_name(digest, known!(full_text, TYPE_TEXTS, type))
@@ -660,6 +660,7 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
     elseif value isa Array || value isa Memory
         foreach(length -> add_value(digest, length, depth + 1), size(value))
         if isbitstype(eltype(value)) && !(eltype(value) <: Ptr)
+            digest.of !== nothing && occursin(UNDEFINED, digest.of.text) && return nothing
             GC.@preserve value add_bytes(digest, Ptr{UInt8}(pointer(value)), sizeof(value))
         else
             for number in eachindex(value)
@@ -686,11 +687,17 @@ function add_value(digest::Digest, @nospecialize(value), depth::Int)
             push!(digest.seen, value)
         end
         for number in 1:nfields(value)
-            isdefined(value, number) && add_value(digest, getfield(value, number), depth + 1)
+            isdefined(value, number) && !is_unset(value, number) &&
+                add_value(digest, getfield(value, number), depth + 1)
         end
     end
     return nothing
 end
+
+# Whether a field of an object is memory that was never written.
+is_unset(@nospecialize(value), number::Int) =
+    value isa BitVector ? fieldname(BitVector, number) === :dims :
+    value isa Base.ScopedValues.ScopedValue && number == 2 && getfield(value, 1) === false
 
 # A closure that an edited function makes is another one under a name that differs by its counter only: closures are told by
 # what they do.

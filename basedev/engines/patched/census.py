@@ -32,6 +32,9 @@ DOCUMENTING = (
 )
 """As `revise.DOCUMENTING`. Here, a module has its docstring in itself."""
 
+TIME = re.compile(r"(?:const )?\w+ = time_ns\(\)")
+"""A statement that notes when Julia was built."""
+
 NO_CODE = frozenset({"export", "public", "import", "using", "module", "global", ".", "tuple"})
 """Heads of statements that run no code of Julia's own."""
 
@@ -81,7 +84,8 @@ def statements_of(
     parsed: Mapping[str, list[Statement]], files: Mapping[str, SourceFile]
 ) -> tuple[list[tuple[str, int, Evaluate]], list[tuple[str, int, Evaluate]]]:
     """The statements for a census, each with its file and line: those that `revise` can evaluate again, and others."""
-    computing = [one for one in census_of(parsed, files) if one[2].text != DOCUMENTING_IN_ONE_MODULE]
+    left_out = re.compile(f"{re.escape(DOCUMENTING_IN_ONE_MODULE)}|{TIME.pattern}")
+    computing = [one for one in census_of(parsed, files) if not left_out.fullmatch(one[2].text)]
     others: list[tuple[str, int, Evaluate]] = []
     if DOCS in files:
         others.append((DOCS, 0, Evaluate("Base", files[DOCS].name, 1, DOCUMENTING)))
