@@ -1219,17 +1219,27 @@ MADE = """
 swap(x) = Core.Intrinsics.bswap_int(x)
 of_integer(one) = one.specTypes == Tuple{typeof(bswap),UInt64}
 cached = only(filter(of_integer, collect(Base.specializations(which(bswap, (UInt64,)))))).cache
-is_noted(known) = known[4] == open(Base._crc32c, joinpath(Sys.BINDIR, Base.DATAROOTDIR, known[2]))
+noted = only(filter(known -> endswith(known[2], "/tfuncs.jl"), Base._compiler_require_dependencies))
 print(Base.infer_effects(swap, (Int,)).nothrow, ' ', cached.exctype, ' ', bswap(UInt64(1)), ' ')
-print(all(is_noted, Base._compiler_require_dependencies))
+print(noted[4] == open(Base._crc32c, joinpath(Sys.BINDIR, Base.DATAROOTDIR, noted[2])))
 """
+
+
+EDITED_THROWS = THROWS + "    f === Intrinsics.bswap_int && return Any\n"
+
+
+def test_impact_of_an_edited_compiler(modern: Modern) -> None:
+    modern.edit("Compiler/src/tfuncs.jl", THROWS, EDITED_THROWS)
+    told = modern.json("impact")
+    [edited] = told["definitions"]["evaluated"]  # nothing that was only compiled while it was computed
+    assert edited["what"].startswith("Base.Compiler.intrinsic_exct(")
+    assert told["invalidated"] > 0 and "Julia's compiler uses what changed" in told["summary"]
 
 
 def test_the_compiler(modern: Modern) -> None:
     """It is edited: it compiles what is compiled from then on, and the image has what it makes of all functions."""
-    throws = THROWS + "    f === Intrinsics.bswap_int && return Any\n"
     path = "Compiler/src/tfuncs.jl"
-    modern.edit(path, THROWS, throws)
+    modern.edit(path, THROWS, EDITED_THROWS)
     before = modern.julia(modern.root / SYSIMAGE, MADE)
     assert before == "true Union{} 72057594037927936 false"
     built = modern.chain()
@@ -1241,7 +1251,7 @@ def test_the_compiler(modern: Modern) -> None:
         assert set(host.unstable()) <= unstable
 
     # One that fails is told.
-    modern.edit(path, throws, THROWS + '    error("edited")\n')
+    modern.edit(path, EDITED_THROWS, THROWS + '    error("edited")\n')
     assert "Julia's compiler fails after this edit: edited" in modern.refusal()
 
 

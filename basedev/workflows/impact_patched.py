@@ -22,6 +22,7 @@ from .build_patched import PatchedBuilder
 from .impact import followed, told
 
 NO_CUTOFF = "what comes out the same is not looked for here"
+COMPILER_USES = "Julia's compiler uses what changed (in {}), and what it makes otherwise is not counted here"
 
 
 class PatchedImpacts(PatchedBuilder):
@@ -65,9 +66,8 @@ class PatchedImpacts(PatchedBuilder):
 
     def _followed(self, host: Host, files: Mapping[str, SourceFile], find: Callable[[], Revision]) -> dict[str, Any]:
         def impact(steps: Sequence[Step]) -> dict[str, Any]:
-            if host.compilers:
-                raise NeedsFullRebuild(f"{host.compilers} is what Julia's compiler uses: all code is inferred anew")
             self.progress("following what the edit invalidates", 3.0)
-            return {**host.impact(steps), "new_code_reason": None, "no_cutoff_reason": NO_CUTOFF}
+            reason = COMPILER_USES.format(host.compilers) if host.compilers else NO_CUTOFF
+            return {**host.impact(steps), "new_code_reason": None, "no_cutoff_reason": reason}
 
         return followed(find, impact, files)
