@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -1253,6 +1254,23 @@ def test_the_compiler(modern: Modern) -> None:
     # One that fails is told.
     modern.edit(path, EDITED_THROWS, THROWS + '    error("edited")\n')
     assert "Julia's compiler fails after this edit: edited" in modern.refusal()
+
+
+AT_WORK = """
+import os, sys
+from pathlib import Path
+from basedev.engines.patched.host_program import start_host
+running, _ = start_host(*map(Path, sys.argv[1:]), ["-e", "while true end"])
+print(running.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+"""Starts a host that does not look at its streams, and is killed."""
+
+
+def test_a_host_at_work_ends_with_basedev(modern: Modern) -> None:
+    julia = [str(modern.root / one) for one in ("usr/bin/julia", SYSIMAGE)]
+    told = subprocess.run([sys.executable, "-c", AT_WORK, *julia], stdout=subprocess.PIPE, text=True, check=False)
+    wait_until(lambda: not is_alive(int(told.stdout)))
 
 
 # ---- the warm server ----
