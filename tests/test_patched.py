@@ -101,6 +101,11 @@ class Modern(Bench):
         [found] = [one for kind in (name, f"{name}-*") for one in (self.root / "stdlib").glob(kind)]
         return f"stdlib/{found.name}"
 
+    def parser(self, name: str) -> str:
+        """A source file of the parser, in whatever directory of it."""
+        [found] = (self.root / PARSER / "src").rglob(name)
+        return os.fspath(found.relative_to(self.root))
+
     def git(self, *words: str) -> str:
         """What git prints."""
         return subprocess.run(["git", *words], cwd=self.root, capture_output=True, text=True, check=True).stdout
@@ -325,10 +330,11 @@ def test_function_that_a_macro_runs_for_the_parser(modern: Modern) -> None:
 
 
 def test_the_parser_itself(modern: Modern) -> None:
-    modern.edit(f"{PARSER}/src/kinds.jl", "macro K_str(s)\n", "macro K_str(s)\n    s === :edited && return\n")
-    modern.append(f"{PARSER}/src/parser_api.jl", '\n"Is new."\nedited(k::Kind) = k == K"while"\n')
+    kinds, api = modern.parser("kinds.jl"), modern.parser("parser_api.jl")
+    modern.edit(kinds, "macro K_str(s)\n", "macro K_str(s)\n    s === :edited && return\n")
+    modern.append(api, '\n"Is new."\nedited(k::Kind) = k == K"while"\n')
     built = modern.chain()
-    assert built["changed_files"] == [f"{PARSER}/src/kinds.jl", f"{PARSER}/src/parser_api.jl"]
+    assert built["changed_files"] == [kinds, api]
     place = 'm = only(methods(edited)); print(readlines(string(m.file))[m.line], edited(K"while"))'
     program = f'using Base.JuliaSyntax: edited, @K_str; {place}; print(Meta.parse("a + 1"), @doc edited)'
     told = modern.julia(built["image"], program)
