@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -100,6 +101,11 @@ class Modern(Bench):
         """The directory of a standard library, which may have been fetched."""
         [found] = [one for kind in (name, f"{name}-*") for one in (self.root / "stdlib").glob(kind)]
         return f"stdlib/{found.name}"
+
+    def parser(self, name: str) -> str:
+        """A source file of the parser, in whatever directory of it."""
+        [found] = (self.root / PARSER / "src").rglob(name)
+        return os.fspath(found.relative_to(self.root))
 
     def git(self, *words: str) -> str:
         """What git prints."""
@@ -325,10 +331,11 @@ def test_function_that_a_macro_runs_for_the_parser(modern: Modern) -> None:
 
 
 def test_the_parser_itself(modern: Modern) -> None:
-    modern.edit(f"{PARSER}/src/kinds.jl", "macro K_str(s)\n", "macro K_str(s)\n    s === :edited && return\n")
-    modern.append(f"{PARSER}/src/parser_api.jl", '\n"Is new."\nedited(k::Kind) = k == K"while"\n')
+    kinds, api = modern.parser("kinds.jl"), modern.parser("parser_api.jl")
+    modern.edit(kinds, "macro K_str(s)\n", "macro K_str(s)\n    s === :edited && return\n")
+    modern.append(api, '\n"Is new."\nedited(k::Kind) = k == K"while"\n')
     built = modern.chain()
-    assert built["changed_files"] == [f"{PARSER}/src/kinds.jl", f"{PARSER}/src/parser_api.jl"]
+    assert built["changed_files"] == [kinds, api]
     place = 'm = only(methods(edited)); print(readlines(string(m.file))[m.line], edited(K"while"))'
     program = f'using Base.JuliaSyntax: edited, @K_str; {place}; print(Meta.parse("a + 1"), @doc edited)'
     told = modern.julia(built["image"], program)
@@ -1240,9 +1247,9 @@ MADE = """
 swap(x) = Core.Intrinsics.bswap_int(x)
 of_integer(one) = one.specTypes == Tuple{typeof(bswap),UInt64}
 cached = only(filter(of_integer, collect(Base.specializations(which(bswap, (UInt64,)))))).cache
-is_noted(known) = known[4] == open(Base._crc32c, joinpath(Sys.BINDIR, Base.DATAROOTDIR, known[2]))
+noted = only(filter(known -> endswith(known[2], "/tfuncs.jl"), Base._compiler_require_dependencies))
 print(Base.infer_effects(swap, (Int,)).nothrow, ' ', cached.exctype, ' ', bswap(UInt64(1)), ' ')
-print(all(is_noted, Base._compiler_require_dependencies), ' ')
+print(noted[4] == open(Base._crc32c, joinpath(Sys.BINDIR, Base.DATAROOTDIR, noted[2])), ' ')
 try replace("a", r"a" => SubstitutionString("\\\\")) catch error print(error.msg) end
 """
 
@@ -1251,11 +1258,21 @@ REPLACING = 'replace_err(repl) = error("Bad replacement'
 calls both comes out alike, and is ended by the edit of this."""
 
 
+EDITED_THROWS = THROWS + "    f === Intrinsics.bswap_int && return Any\n"
+
+
+def test_impact_of_an_edited_compiler(modern: Modern) -> None:
+    modern.edit("Compiler/src/tfuncs.jl", THROWS, EDITED_THROWS)
+    told = modern.json("impact")
+    [edited] = told["definitions"]["evaluated"]  # nothing that was only compiled while it was computed
+    assert edited["what"].startswith("Base.Compiler.intrinsic_exct(")
+    assert told["invalidated"] > 0 and "Julia's compiler uses what changed" in told["summary"]
+
+
 def test_the_compiler(modern: Modern) -> None:
     """It is edited: it compiles what is compiled from then on, and the image has what it makes of all functions."""
-    throws = THROWS + "    f === Intrinsics.bswap_int && return Any\n"
     path = "Compiler/src/tfuncs.jl"
-    modern.edit(path, THROWS, throws)
+    modern.edit(path, THROWS, EDITED_THROWS)
     modern.edit("base/regex.jl", REPLACING, REPLACING.replace("Bad", "Another"))
     before = modern.julia(modern.root / SYSIMAGE, MADE)
     assert before == "true Union{} 72057594037927936 false Bad replacement string: \\"
@@ -1269,8 +1286,25 @@ def test_the_compiler(modern: Modern) -> None:
         assert set(host.unstable()) <= unstable
 
     # One that fails is told.
-    modern.edit(path, throws, THROWS + '    error("edited")\n')
+    modern.edit(path, EDITED_THROWS, THROWS + '    error("edited")\n')
     assert "Julia's compiler fails after this edit: edited" in modern.refusal()
+
+
+AT_WORK = """
+import os, sys
+from pathlib import Path
+from basedev.engines.patched.host_program import start_host
+running, _ = start_host(*map(Path, sys.argv[1:]), ["-e", "while true end"])
+print(running.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+"""Starts a host that does not look at its streams, and is killed."""
+
+
+def test_a_host_at_work_ends_with_basedev(modern: Modern) -> None:
+    julia = [str(modern.root / one) for one in ("usr/bin/julia", SYSIMAGE)]
+    told = subprocess.run([sys.executable, "-c", AT_WORK, *julia], stdout=subprocess.PIPE, text=True, check=False)
+    wait_until(lambda: not is_alive(int(told.stdout)))
 
 
 # ---- the warm server ----

@@ -22,6 +22,7 @@ from .build_patched import PatchedBuilder
 from .impact import followed, told
 
 NO_CUTOFF = "what comes out the same is not looked for here"
+ALL_ANEW = "{}, and what comes out otherwise is not counted here"
 
 
 class PatchedImpacts(PatchedBuilder):
@@ -65,9 +66,8 @@ class PatchedImpacts(PatchedBuilder):
 
     def _followed(self, host: Host, files: Mapping[str, SourceFile], find: Callable[[], Revision]) -> dict[str, Any]:
         def impact(steps: Sequence[Step]) -> dict[str, Any]:
-            if host.anew_reason:
-                raise NeedsFullRebuild(f"{host.anew_reason}: all code is inferred anew")
             self.progress("following what the edit invalidates", 3.0)
-            return {**host.impact(steps), "new_code_reason": None, "no_cutoff_reason": NO_CUTOFF}
+            reason = ALL_ANEW.format(host.anew_reason) if host.anew_reason else NO_CUTOFF
+            return {**host.impact(steps), "new_code_reason": None, "no_cutoff_reason": reason}
 
         return followed(find, impact, files)

@@ -468,6 +468,11 @@ function prepare()
     end
 end
 
+# What calls C is compiled when it is first called in this process. That runs Julia's compiler, which is no part of what a
+# statement computes, and is not called when it does that again.
+is_compilers_own(@nospecialize(one)) = one isa Core.MethodInstance && is_of_compiler(one.def)
+is_compiling(@nospecialize(one)) = is_compilers_own(one) && one.def.name === :typeinf_ext_toplevel
+
 function take_census(path, statements)
     prepare()
     number_of, objects = IdDict{Any,UInt32}(), Int64[]
@@ -475,6 +480,7 @@ function take_census(path, statements)
     in_order, gave = Vector{UInt32}[], Any[]
     for one in statements
         result, called = evaluated(one)
+        any(is_compiling, called) && (called = append!(evaluated(one)[2], filter(!is_compilers_own, called)))
         push!(gave, result)
         numbers = UInt32[]
         for object in noted(called)

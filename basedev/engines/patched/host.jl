@@ -463,7 +463,7 @@ function trial(steps, alike = Int[], ended = Base.IdSet{Any}())
         step in alike || before !== nothing && is_same(before, method) || note_compilers(method, something(before, method))
         push!(defined, append!(Object(["step" => step, "replaces" => replaces]), about(method)))
     end
-    foreach(one -> one isa Core.MethodInstance && push!(ended, one), log)
+    foreach(one -> one isa Core.MethodInstance && is_of_base(one) && push!(ended, one), log)
     return Object([
         "defined" => defined,
         "names" => changed_names(start),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ...census import DOCUMENTS_OTHERWISE, MACHINERY_OF_DOCS
 from ...errors import NeedsFullRebuild
-from ...process import without_settings
+from ...process import die_with_parent, without_settings
 from ...revision import Delete, Evaluate, Step, Unbind
 from ...signatures import pretty
 from ..conversation import BROKEN, FIRST, HostFailed, exchange, failure
@@ -44,12 +44,18 @@ class Streams(NamedTuple):
     log: int
 
 
+def _apart() -> None:
+    """For `preexec_fn`: Ctrl-C is for basedev, which ends this child, and one that is at work ends with basedev."""
+    os.setsid()
+    die_with_parent()
+
+
 def start_host(
     julia: Path,
     image: Path,
     program: Sequence[str | Path] = (),
     *,
-    prepare: Callable[[], object] = os.setsid,  # Ctrl-C is for basedev, which ends it
+    prepare: Callable[[], object] = _apart,
     variables: Variables | None = None,
 ) -> tuple[subprocess.Popen[bytes], Streams]:
     """Starts a Julia that runs `host.jl`, which is `program` or in the image, by default with this process's variables.

@@ -134,7 +134,7 @@ function impact(steps)
     codes, natives = Core.CodeInstance[], Base.IdSet{Any}()
     each_method() do method
         for instance in Base.specializations(method), code in codes_of(instance)
-            in_image(code) && code.max_world == typemax(UInt) && push!(codes, code)
+            is_of_base(code) && code.max_world == typemax(UInt) && push!(codes, code)
             has_native_code(code) && push!(natives, code)
         end
     end
