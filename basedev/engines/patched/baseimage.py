@@ -14,7 +14,7 @@ from typing import Any
 from ... import process, syntax
 from ...checkout import Checkout
 from ...choice import stamp
-from ...elf import ImageSymbols
+from ...elf import ImageSymbols, places
 from ...errors import SetupError
 from ...includes import SourceFile, full_module
 from ...places import SYSIMAGE
@@ -57,6 +57,9 @@ each process that writes some, so that others may have the same."""
 
 CHAINABLE = "jl_image_chainable"
 """The symbol of an image that was made by a Julia with the patches."""
+
+TARGETS = b"jl_dispatch_target_ids"
+"""The symbol of what an image has code for, which begins with how many processors these are, in 32 bits."""
 
 ADOPTING = 60.0
 """Seconds."""
@@ -183,6 +186,21 @@ def _check(checkout: Checkout, image: Path) -> None:
         raise SetupError(f"{checkout.root} has no {ARCHIVE}, from which {SYSIMAGE} was linked: build it with make")
     if not ImageSymbols(image).has(CHAINABLE):
         raise SetupError(f"{image} can't be chained: run basedev patch apply, then make")
+    if (targets := _targets(image)) != 1:
+        raise SetupError(
+            f"{image} has code for {targets} processors, of which one can be chained: "
+            "set JULIA_CPU_TARGET to one, as native, in Make.user, then make"
+        )
+
+
+def _targets(image: Path) -> int:
+    """For how many processors an image has code; 1 if it has no names of what is in it, where Julia refuses later."""
+    found = places(image, {TARGETS})
+    if not found:
+        return 1
+    with image.open("rb") as file:
+        file.seek(found[TARGETS][1])
+        return int.from_bytes(file.read(4), "little")
 
 
 def _check_times(checkout: Checkout, in_image: Collection[str]) -> None:
