@@ -43,7 +43,7 @@ class Worktree:
         tree = cls(checkout, place)
         tree.remove()
         try:
-            tree._git(checkout.root, "worktree", "add", "--quiet", "--detach", "--no-checkout", os.fspath(place))
+            tree._git(checkout.tree, "worktree", "add", "--quiet", "--detach", "--no-checkout", os.fspath(place))
             yield tree
         finally:
             tree.remove()
@@ -104,11 +104,11 @@ class Worktree:
         place = self.checkout.root
         if os.fspath(place) in self._list():
             with suppress(SetupError):
-                self._git(self._origin.root, "worktree", "remove", "--force", "--force", os.fspath(place))
+                self._git(self._origin.tree, "worktree", "remove", "--force", "--force", os.fspath(place))
         shutil.rmtree(place, ignore_errors=True)
 
     def _list(self) -> list[str]:
-        listed = self._git(self._origin.root, "worktree", "list", "--porcelain")
+        listed = self._git(self._origin.tree, "worktree", "list", "--porcelain")
         return [line.removeprefix("worktree ") for line in listed.splitlines() if line.startswith("worktree ")]
 
     @staticmethod

@@ -82,7 +82,7 @@ for word; do
 done
 root=$$(pwd -P)
 while [ -n "$$root" ]; do
-    if [ -f "$$root/base/Base.jl" ] && [ -d "$$root/stdlib" ]; then
+    if { [ -f "$$root/base/Base.jl" ] && [ -d "$$root/stdlib" ]; } || [ -f "$$checkouts$$root/$adopted_record" ]; then
         # A note in the checkout can have come with it; that in the cache is this user's.
         if ! [ -f "$$checkouts$$root/$adopted_record" ] || ! [ -f "$$root/$record" ]; then break; fi
         if ! [ -x "$$root/usr/bin/julia" ]; then break; fi

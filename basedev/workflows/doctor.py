@@ -341,7 +341,7 @@ class Doctor:
             if reason := hook.refusal(removing=False):
                 yield _warning(*_split(reason))
             elif hook.outdated:
-                yield _warning(f"{hook.path} is of another basedev or Python", "basedev hook install")
+                yield _warning(f"{hook.path} is of another basedev, Python or build directory", "basedev hook install")
             elif hook.state in ("installed", "wrapped"):
                 installed.append(hook.path.name)
         if installed and not hooks.directory.is_dir():

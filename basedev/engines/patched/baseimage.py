@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ... import process, syntax
-from ...checkout import Checkout
+from ...checkout import BUILD_IT, Checkout
 from ...choice import stamp
 from ...elf import ImageSymbols, places
 from ...errors import SetupError
 from ...includes import SourceFile, full_module
 from ...places import SYSIMAGE
-from ...sourcefiles import PARSER, source_files
+from ...sourcefiles import PARSER, place_of, roots_of, source_files
 from ...sources import Sources
 from ...storage import Storage, digest_of, file_digest
 from ...store import Store
@@ -97,7 +97,7 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
     """
     image = checkout.root / SYSIMAGE
     if not image.is_file():
-        raise SetupError(f"{checkout.root} has no {SYSIMAGE}: build it with make")
+        raise SetupError(f"{checkout.root} has no {SYSIMAGE}: {BUILD_IT}")
     if known := _noted(checkout, image):
         entry = Store(storage).find("bases", known)
         if entry:
@@ -206,7 +206,8 @@ def _targets(image: Path) -> int:
 def _check_times(checkout: Checkout, in_image: Collection[str]) -> None:
     """Raises SetupError when a source file may be another than the image was built from. They have been read before, so
     that none is saved unseen."""
-    if gone := [path for path in in_image if not (checkout.root / path).is_file()]:
+    where = roots_of(os.fspath(checkout.root))
+    if gone := [path for path in in_image if not Path(place_of(path, where)).is_file()]:
         raise SetupError(f"{gone[0]} is gone, and {SYSIMAGE} was built from it: run make first")
     parts = [path for path in (checkout.root / SYSIMAGE, checkout.root / LOADED) if path.exists()]
     built = min(path.stat().st_mtime_ns for path in parts)
@@ -224,7 +225,7 @@ def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
     make_host_image(made / "base.so", made / CODE, target, checkout.julia, made)
     with Host(checkout.julia, made / NAME, has_program=True) as host:
         facts = host.facts()
-        files = [("Core", str(checkout.root / BOOT)), *_with_parser(checkout.root, facts, host)]
+        files = [("Core", str(checkout.tree / BOOT)), *_with_parser(checkout.root, facts, host)]
         recorded = included(files, _path_in(checkout.root))
         computing = _take_census(sources, recorded, host, made)
     return {
@@ -295,14 +296,16 @@ def _cpu_target(root: Path) -> str:
 
 def _path_in(root: Path) -> Callable[[str], str]:
     """Gives the path in a checkout for a place that Julia recorded. Raises SetupError for one elsewhere."""
-    real, parser = root.resolve(), (root / PARSER).resolve()
+    where = [Path(one).resolve() for one in roots_of(os.fspath(root))]
+    parser = (root / PARSER).resolve()
 
-    def path_of(where: str) -> str:
-        place = Path(where).resolve()
-        if not place.is_relative_to(real):
-            raise SetupError(f"{SYSIMAGE} was built from {where}, which is not in {root}: build it here with make")
+    def path_of(recorded: str) -> str:
+        place = Path(recorded).resolve()
+        within = [directory for directory in where if place.is_relative_to(directory)]
+        if not within:
+            raise SetupError(f"{SYSIMAGE} was built from {recorded}, which is not in {root}: build it here with make")
         if place.is_relative_to(parser):
             return f"{PARSER}/{place.relative_to(parser).as_posix()}"
-        return place.relative_to(real).as_posix()
+        return place.relative_to(max(within, key=lambda directory: len(directory.parts))).as_posix()
 
     return path_of

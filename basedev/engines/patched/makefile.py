@@ -11,7 +11,7 @@ from pathlib import Path
 from ... import process
 from ...errors import InternalError, SetupError, UserCodeError
 from ...places import NOTES, SYSIMAGE
-from ...sourcefiles import PARSER
+from ...sourcefiles import PARSER, place_of, roots_of
 from .baseimage import LOADED
 
 TARGET = "julia-sysimg-release"
@@ -61,10 +61,10 @@ def make_aside(root: Path, changed: Iterable[str], made: Path) -> None:
     `changed` are paths of the sources that are to be in it and are not in the one that is there. Raises SetupError
     where `make` does not see that they changed, and what `process.run` does.
     """
-    loaded = (root / LOADED).stat().st_mtime_ns
+    loaded, where = (root / LOADED).stat().st_mtime_ns, roots_of(os.fspath(root))
     for path in changed:
         seen = "base/Base.jl" if path.startswith(f"{PARSER}/") else path
-        if (root / seen).stat().st_mtime_ns <= loaded:
+        if Path(place_of(seen, where)).stat().st_mtime_ns <= loaded:
             raise SetupError(
                 f"{path} changed, and {seen} is older than {LOADED}, so that make does not see it: "
                 f"touch {seen}, and retry"

@@ -7,8 +7,10 @@ import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
+from ...sourcefiles import roots_of
 from ...stat_cache import identify
 
 DIRECTORIES = ("src", "src/support", "src/flisp", "cli", "cli/trampolines")
@@ -60,13 +62,17 @@ class Runtime:
         self._root = root
         self._files: dict[str, os.stat_result] = {}
         self._objects: dict[str, int] = {}
-        for directory in filter(lambda one: (root / one).is_dir(), DIRECTORIES):
-            with os.scandir(root / directory) as entries:
+        tree, *_ = where = roots_of(os.fspath(root))
+        for place, directory in product(where, DIRECTORIES):
+            if not (Path(place) / directory).is_dir():
+                continue
+            kinds = KINDS if place == tree else ()
+            with os.scandir(f"{place}/{directory}") as entries:
                 for entry in entries:
                     stem, _, kind = entry.name.rpartition(".")
-                    if kind == "o":
+                    if kind == "o" and place == where[-1]:
                         self._objects[f"{directory}/{stem}"] = entry.stat().st_mtime_ns
-                    elif kind in KINDS and not NO_SOURCES.fullmatch(entry.name) and entry.is_file():
+                    elif kind in kinds and not NO_SOURCES.fullmatch(entry.name) and entry.is_file():
                         self._files[f"{directory}/{entry.name}"] = entry.stat()
 
     @cached_property
