@@ -13,7 +13,7 @@ from typing import Any
 from . import usrtree
 from .distribution import JULIA_VERSION, MULTIARCH, Distribution
 from .errors import SetupError, UsageError
-from .places import BASE_RECORD
+from .places import BASE_RECORD, DEBUG, NOTES, PROGRAM, SYSIMAGE, built
 from .sourcefiles import named_by_makefile, roots_of
 from .sources import Sources
 
@@ -68,10 +68,27 @@ class Checkout:
     @property
     def julia(self) -> Path:
         """The program. Raises SetupError when the checkout has none."""
-        program = self.root / "usr/bin/julia"
-        if not program.is_file():
-            raise SetupError(f"{self.root} has no usr/bin/julia: {self._remedy}")
-        return program
+        program = built(self.root, PROGRAM)
+        if not (self.root / program).is_file():
+            raise SetupError(f"{self.root} has no {program}: {self._remedy}")
+        return self.root / program
+
+    @property
+    def sysimage(self) -> str:
+        """The path of the system image that its makefile builds."""
+        return built(self.root, SYSIMAGE)
+
+    def use(self, *, debug: bool) -> None:
+        """Has the debug build used from now on, or the other one. Raises SetupError when there is none."""
+        kind = "-debug" if debug else ""
+        for what in (PROGRAM, SYSIMAGE):
+            if not (self.root / what.format(kind)).is_file():
+                raise SetupError(f"{self.root} has no {what.format(kind)}: make {kind[1:] or 'release'} builds it")
+        (self.root / NOTES).mkdir(parents=True, exist_ok=True)
+        if debug:
+            (self.root / DEBUG).touch()
+        else:
+            (self.root / DEBUG).unlink(missing_ok=True)
 
     @property
     def _remedy(self) -> str:
@@ -176,7 +193,7 @@ class Checkout:
     @property
     def base_record(self) -> Path:
         """Where `init` notes the base image of this checkout; git ignores `usr/`."""
-        return self.root / BASE_RECORD
+        return self.root / built(self.root, BASE_RECORD)
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -188,7 +188,10 @@ def _shell_init(options: argparse.Namespace, terminal: Terminal) -> int:
 def _init(call: _Call) -> int:
     terminal = call.terminal
     with terminal.steps() as steps:
-        base = initialise(call.checkout, call.storage, steps, terminal.message, trust=call.options.trust)
+        options = call.options
+        base = initialise(
+            call.checkout, call.storage, steps, terminal.message, trust=options.trust, debug=options.debug
+        )
     if terminal.as_json:
         terminal.json({"status": "ready", "base_id": base.id, "image": str(base.sysimage), "errors": []})
     else:

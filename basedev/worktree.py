@@ -14,7 +14,7 @@ from .checkout import Checkout
 from .distribution import Distribution
 from .errors import SetupError
 from .newcheckout import GENERATED, add_generated
-from .places import NOTES
+from .places import DEBUG, NOTES
 from .repository import repository
 from .sourcefiles import COMPILER
 from .usrtree import lay_out_usr, read_origin
@@ -82,9 +82,11 @@ class Worktree:
         for own in ("bin", "lib", NOTES.removeprefix("usr/")):
             (usr / own).mkdir(parents=True)
         # Julia finds all else from where these really are.
-        shutil.copy2(built / "bin/julia", usr / "bin")
-        for library in (built / "lib").glob("libjulia.so*"):
+        shutil.copy2(self._origin.julia, usr / "bin")
+        for library in (built / "lib").glob(f"lib{self._origin.julia.name}.so*"):
             shutil.copy2(library, usr / "lib", follow_symlinks=False)
+        if (built.parent / DEBUG).exists():
+            (root / DEBUG).touch()
         data = usr / "share/julia"
         for libraries in (built / "share/julia/stdlib").iterdir():
             (data / "stdlib" / libraries.name).mkdir(parents=True)

@@ -13,15 +13,17 @@ from basedev import stat_cache
 from basedev.adopted import remember
 from basedev.checkout import Checkout
 from basedev.engines.patched.baseimage import make_base_image
+from basedev.engines.patched.makefile import make
 from basedev.engines.patched.runtime import Runtime
 from basedev.errors import SetupError, UsageError
-from basedev.places import BASE_RECORD, NOTES, SYSIMAGE
+from basedev.places import BASE_RECORD, NOTES
 from basedev.sourcefiles import PARSER
 from basedev.sources import Sources, source_directories
 from basedev.storage import Storage
 from basedev.store import Store
 from basedev.watching import Watcher
 from basedev.workflows.autoload import shell_code
+from basedev.workflows.builders import initialise
 from basedev.workflows.hooks import Hooks
 
 IMAGE = """
@@ -75,7 +77,7 @@ def build(tmp_path: Path) -> Checkout:
 @pytest.mark.parametrize("targets", [1, 4])
 def test_an_image_for_several_processors_is_refused(tmp_path: Path, targets: int) -> None:
     checkout, storage = built(tmp_path / "julia"), Storage(tmp_path / "cache")
-    image_for(targets, checkout.root / SYSIMAGE)
+    image_for(targets, checkout.root / checkout.sysimage)
     refused = f"has code for {targets} processors, .*: set JULIA_CPU_TARGET to one, as native, in Make.user, then make"
     with pytest.raises(SetupError, match=refused if targets > 1 else "sys-o.a has no native code"):
         make_base_image(checkout, storage, lambda step, seconds: None)
@@ -147,7 +149,7 @@ def test_hooks_are_for_each_build_directory_that_asked(build: Checkout) -> None:
     own, other = Checkout(build.tree), Checkout(build.root.with_name("o'ther"))
     write(other.root, Makefile=(build.root / "Makefile").read_text())
     for one in (own, build, other):
-        write(one.root, **{BASE_RECORD: "{}"})
+        write(one.root, **{BASE_RECORD.format(""): "{}"})
         Hooks(one).install()
         assert not any(hook.outdated for hook in Hooks(one).hooks)
     hook = Hooks(own).hooks[0]
@@ -164,7 +166,7 @@ def test_the_julia_in_front_starts_in_a_build_directory(build: Checkout, tmp_pat
         (made / "base.so").touch()
         about = {"sources": dict(build.sources().blobs), "included": ["base/Base.jl"]}
         base = Store(storage).publish("bases", "basebasebasebasebase", made, about)
-    write(build.root, **{BASE_RECORD: '{"base_id": "basebasebasebasebase"}'})
+    write(build.root, **{BASE_RECORD.format(""): '{"base_id": "basebasebasebasebase"}'})
     remember(storage, build.root, base.id)
     shell_code("bash", storage)
     bench = Bench(build.root, storage)
@@ -178,9 +180,65 @@ def test_the_julia_in_front_starts_in_a_build_directory(build: Checkout, tmp_pat
 
     program = f"{build.root}/usr/bin/julia -J {base.file('base.so')} -e 0\n"
     assert started(build.root / "test") == (program, "")
+    (build.root / "usr/bin/julia").rename(build.root / "usr/bin/julia-debug")
+    (build.root / BASE_RECORD.format("")).rename(build.root / BASE_RECORD.format("-debug"))
+    write(build.root, **{"usr/lib/julia/sys-debug.so": ""})
+    assert started(build.root)[0] == program.replace("julia -J", "julia-debug -J")
     write(build.tree, **{"base/Base.jl": "edited"})
     assert started(build.root) == (
-        program,
+        program.replace("julia -J", "julia-debug -J"),
         "basedev: julia starts without your edits of base/Base.jl: run basedev build\n",
     )
     assert started(build.tree)[0] != program
+
+
+def test_a_debug_build_is_used_where_it_is_the_only_one_or_asked_for(tmp_path: Path) -> None:
+    checkout = built(tmp_path)
+    with pytest.raises(SetupError, match=r"has no usr/bin/julia-debug: make debug builds it"):
+        checkout.use(debug=True)
+    write(tmp_path, **{"usr/bin/julia-debug": "", "usr/lib/julia/sys-debug.so": ""})
+
+    def used() -> tuple[str, str]:
+        return checkout.julia.name, checkout.sysimage
+
+    release = "julia", "usr/lib/julia/sys.so"
+    debug = "julia-debug", "usr/lib/julia/sys-debug.so"
+    assert used() == debug
+    write(tmp_path, **{"usr/lib/julia/sys.so": ""})
+    assert used() == release
+    checkout.use(debug=True)
+    assert used() == debug
+    checkout.use(debug=False)
+    assert used() == release
+
+
+def test_a_julia_of_a_distribution_has_no_debug_build(tmp_path: Path) -> None:
+    write(tmp_path, VERSION="1.5.3")
+    with pytest.raises(UsageError, match="--debug is for a Julia that its own makefile builds"):
+        initialise(Checkout(tmp_path), Storage(tmp_path / "cache"), lambda step, seconds: None, debug=True)
+
+
+def test_the_runtime_of_a_debug_build(tmp_path: Path) -> None:
+    libraries = [f"usr/lib/libjulia{name}-debug.so" for name in ("-internal", "-codegen", "")]
+    names = ["src/gf.c", "src/gf.o", "src/gf.dbg.obj", *libraries, "usr/lib/julia/sys-debug.so"]
+    for number, name in enumerate(names):
+        write(tmp_path, **{name: name})
+        os.utime(tmp_path / name, (0, number))
+    assert Runtime(tmp_path).outdated() == []
+    os.utime(tmp_path / "src/gf.c", (0, 100))
+    assert [str(one) for one in Runtime(tmp_path).outdated()] == ["src/gf.c is newer than src/gf.dbg.obj"]
+
+
+MAKEFILE = """\
+julia-src-debug: ; echo src >>made
+julia-cli-debug: ; echo cli >>made
+julia-sysimg-debug: ; echo sysimg >>made
+"""
+
+
+def test_make_is_asked_for_a_debug_build(tmp_path: Path) -> None:
+    first = "usr/lib/julia/basecompiler-debug-o.a"
+    write(tmp_path, **{"Makefile": MAKEFILE, "usr/lib/julia/sys-debug.so": "", first: ""})
+    make(tmp_path, anew=True)
+    assert (tmp_path / "made").read_text().split() == ["src", "cli", "sysimg"]
+    assert (tmp_path / first).stat().st_mtime == 0

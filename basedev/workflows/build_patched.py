@@ -24,7 +24,6 @@ from ..engines.patched.makefile import make, make_aside, make_generated, make_ru
 from ..engines.patched.runtime import Runtime
 from ..engines.patched.spares import ALL, ASKING, Spares, prepare, service, take
 from ..errors import InternalError, NeedsFullRebuild, SetupError
-from ..places import SYSIMAGE
 from ..revise import revise
 from ..revision import Contents, Move, Revision
 from ..servers import NoServer, Service
@@ -67,7 +66,7 @@ def other_runtime(checkout: Checkout) -> str | None:
     if checkout.is_commit:  # what is edited meanwhile, and not built, is not in its runtime
         unbuilt = {one.path for one in runtime.outdated()}
         edited = [path for path in edited if path not in unbuilt]
-    return f"{edited[0]} is another than when {SYSIMAGE} was made" if edited else None
+    return f"{edited[0]} is another than when {checkout.sysimage} was made" if edited else None
 
 
 def old_lines(revision: Revision) -> str | None:
@@ -85,7 +84,7 @@ def other_version(checkout: Checkout, files: Iterable[str]) -> str | None:
         name, _, commit = library.partition("-")
         version = Path(directory, f"{name}.version")
         if commit and (place := checkout.tree / version).is_file() and commit not in place.read_text(errors="replace"):
-            return f"{version} names another commit than {SYSIMAGE} was made with"
+            return f"{version} names another commit than {checkout.sysimage} was made with"
     return None
 
 

@@ -20,7 +20,7 @@ import git
 
 from ..checkout import Checkout
 from ..errors import SetupError, UsageError
-from ..places import BASE_RECORD, HOOKS
+from ..places import BASE_RECORD, HOOKS, KINDS
 from ..process import PLACE
 from ..repository import repository
 from ..shim import LAUNCH
@@ -59,9 +59,12 @@ post-rewrite:rebase:*) ;;             # its end
 *) if [ -d "$$directory/rebase-merge" ] || [ -d "$$directory/rebase-apply" ]; then exit "$$status"; fi ;;
 esac
 for build in .$builds; do
-    if [ "$${BASEDEV_HOOKS-}" != 0 ] && [ -f "$$build/$record" ] && [ -x $python ]; then
-        nice $python -c $launch $package -C "$$build" build --background </dev/null >/dev/null 2>&1 &
-    fi
+    for kind in $kinds; do
+        if [ "$${BASEDEV_HOOKS-}" != 0 ] && [ -f "$$build/$record" ] && [ -x $python ]; then
+            nice $python -c $launch $package -C "$$build" build --background </dev/null >/dev/null 2>&1 &
+            break
+        fi
+    done
 done
 exit "$$status"
 """
@@ -241,7 +244,8 @@ def _script(name: str, made_directory: bool, builds: Iterable[str]) -> str:
     }
     quoted = {key: shlex.quote(value) for key, value in values.items()}
     others = "".join(f" {shlex.quote(one)}" for one in builds)
-    body = Template(SCRIPT).substitute(quoted, name=name, aside=ASIDE, record=BASE_RECORD, builds=others)
+    names = {"record": BASE_RECORD.format("$kind"), "kinds": shlex.join(KINDS)}
+    body = Template(SCRIPT).substitute(quoted, name=name, aside=ASIDE, builds=others, **names)
     about = "in a new directory" if made_directory else "1"
     return f"#!/bin/sh\n{MARK}{about}, {digest_of(about, body)[:20]}\n{body}"
 
