@@ -34,6 +34,11 @@ HOOKS = ("post-commit", "post-checkout", "post-merge", "post-rewrite")
 """The hooks of git that can start builds."""
 
 
+def open_at_once(path: str, flags: int) -> int:
+    """Opens a file without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def suffix(root: str | os.PathLike[str]) -> str:
     """The kind of a checkout's build: "-debug" where that was asked for, or there is no other."""
     release, debug = (os.path.exists(f"{root}/{SYSIMAGE.format(kind)}") for kind in KINDS)

@@ -9,6 +9,8 @@ import errno
 import os
 import stat
 
+from .places import open_at_once
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -25,6 +27,9 @@ NO_SOURCES = ("test", "docs")
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """A link that leads nowhere, by which some editors mark a file that is being edited; or what was deleted meanwhile."""
 
+LONGEST = 1 << 13
+"""Bytes of a line that names a directory. A link can lead to /dev/zero."""
+
 SETTLED = 2_000_000_000
 """Nanoseconds. A file can change twice in one tick of its file system's clock and look the same; one that has rested
 for longer than any clock's tick has not. Clocks of file servers that are slow by less do no harm either."""
@@ -34,8 +39,8 @@ def named_by_makefile(root: str) -> tuple[str, str] | None:
     """Of a build directory (`make O=... configure`): where it was made, and the sources that it is of; None for other
     directories."""
     try:
-        with open(f"{root}/Makefile", "rb") as file:
-            _, build, sources, more = (file.readline() for _ in range(4))
+        with open(f"{root}/Makefile", "rb", opener=open_at_once) as file:
+            _, build, sources, more = (file.readline(LONGEST) for _ in range(4))
     except OSError:
         return None
     if more or not build.startswith(b"BUILDROOT=") or not sources.startswith(b"include "):

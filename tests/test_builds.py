@@ -17,7 +17,7 @@ from basedev.engines.patched.makefile import make
 from basedev.engines.patched.runtime import Runtime
 from basedev.errors import SetupError, UsageError
 from basedev.places import BASE_RECORD, NOTES
-from basedev.sourcefiles import PARSER
+from basedev.sourcefiles import PARSER, roots_of
 from basedev.sources import Sources, source_directories
 from basedev.storage import Storage
 from basedev.store import Store
@@ -242,3 +242,11 @@ def test_make_is_asked_for_a_debug_build(tmp_path: Path) -> None:
     make(tmp_path, anew=True)
     assert (tmp_path / "made").read_text().split() == ["src", "cli", "sysimg"]
     assert (tmp_path / first).stat().st_mtime == 0
+
+
+def test_what_is_called_makefile_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "Makefile")
+    assert roots_of(str(tmp_path)) == (str(tmp_path),)
+    (tmp_path / "Makefile").unlink()
+    (tmp_path / "Makefile").symlink_to("/dev/zero")
+    assert roots_of(str(tmp_path)) == (str(tmp_path),)
