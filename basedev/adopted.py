@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SetupError
-from .places import ADOPTED, ADOPTED_RECORD, BASE_RECORD, SETTINGS
+from .places import ADOPTED, ADOPTED_RECORD, BASE_RECORD, SETTINGS, built
 from .storage import Storage, file_digest
 
 
@@ -58,7 +58,7 @@ def checkouts_by_base(storage: Storage) -> dict[str, list[Path]]:
         if about := _read(record):
             checkout = Path(about["checkout"])
             with suppress(OSError, ValueError):
-                if (checkout / BASE_RECORD).exists():
+                if (checkout / built(checkout, BASE_RECORD)).exists():
                     found.setdefault(about["base_id"], []).append(checkout)
     return found
 

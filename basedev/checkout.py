@@ -13,18 +13,23 @@ from typing import Any
 from . import usrtree
 from .distribution import JULIA_VERSION, MULTIARCH, Distribution
 from .errors import SetupError, UsageError
-from .places import BASE_RECORD
+from .places import BASE_RECORD, DEBUG, NOTES, PROGRAM, SYSIMAGE, built
+from .sourcefiles import named_by_makefile, roots_of
 from .sources import Sources
 
 PATCHED_FAMILIES = ("1.12", "1.13")
 """How versions begin that are built from their sources, with patches (`patches/`)."""
 
+BUILD_IT = "build it with make, or name its build directory with -C"
+
 
 @dataclass(frozen=True)
 class Checkout:
-    """A directory with Julia's sources as upstream lays them out, and a `usr/` with a Julia for them."""
+    """A directory with Julia's sources as upstream lays them out, and a `usr/` with a Julia for them; or a build
+    directory (`make O=... configure`), which has the latter for sources elsewhere."""
 
     root: Path
+    """Where `usr/` is."""
 
     @classmethod
     def find(cls, start: Path) -> Checkout:
@@ -34,36 +39,68 @@ class Checkout:
             raise UsageError(f"{start} is no directory: name a Julia checkout with -C")
         for directory in (start, *start.parents):
             if (found := cls(directory)).has_sources:
+                found.check_place()
                 return found
         raise UsageError(
             f"{start} is not in a Julia checkout (no base/Base.jl here or above): "
             "make one with tools/julia-checkout, or name one with -C"
         )
 
+    @cached_property
+    def tree(self) -> Path:
+        """Where its sources are, and its tests: the work tree of git."""
+        return Path(roots_of(os.fspath(self.root))[0])
+
+    def check_place(self) -> None:
+        """Raises UsageError for a build directory that was moved: `make` builds where it was."""
+        named = named_by_makefile(os.fspath(self.root))
+        if named and not _is_same(self.root, Path(named[0])):
+            raise UsageError(
+                f"{self.root} was made to be {named[0]}, where make builds: move it back, "
+                f"or make another with make -C {named[1]} O=DIRECTORY configure"
+            )
+
     @property
     def has_sources(self) -> bool:
         """Whether there are sources of Julia now, as far as can be told at a glance."""
-        return (self.root / "base/Base.jl").is_file() and (self.root / "stdlib").is_dir()
+        return (self.tree / "base/Base.jl").is_file() and (self.tree / "stdlib").is_dir()
 
     @property
     def julia(self) -> Path:
         """The program. Raises SetupError when the checkout has none."""
-        program = self.root / "usr/bin/julia"
-        if not program.is_file():
-            raise SetupError(f"{self.root} has no usr/bin/julia: {self._remedy}")
-        return program
+        program = built(self.root, PROGRAM)
+        if not (self.root / program).is_file():
+            raise SetupError(f"{self.root} has no {program}: {self._remedy}")
+        return self.root / program
+
+    @property
+    def sysimage(self) -> str:
+        """The path of the system image that its makefile builds."""
+        return built(self.root, SYSIMAGE)
+
+    def use(self, *, debug: bool) -> None:
+        """Has the debug build used from now on, or the other one. Raises SetupError when there is none."""
+        kind = "-debug" if debug else ""
+        for what in (PROGRAM, SYSIMAGE):
+            if not (self.root / what.format(kind)).is_file():
+                raise SetupError(f"{self.root} has no {what.format(kind)}: make {kind[1:] or 'release'} builds it")
+        (self.root / NOTES).mkdir(parents=True, exist_ok=True)
+        if debug:
+            (self.root / DEBUG).touch()
+        else:
+            (self.root / DEBUG).unlink(missing_ok=True)
 
     @property
     def _remedy(self) -> str:
         if self.is_patched:
-            return "build it with make"
+            return BUILD_IT
         return f"remove its usr/, if there is one, and run tools/julia-checkout {self.root}"
 
     @property
     def version(self) -> str | None:
         """What the file `VERSION` says; None without one."""
         try:
-            return (self.root / "VERSION").read_text(errors="replace").strip().partition("\n")[0]
+            return (self.tree / "VERSION").read_text(errors="replace").strip().partition("\n")[0]
         except OSError:
             return None
 
@@ -149,14 +186,21 @@ class Checkout:
         from .repository import repository
 
         try:
-            return str(repository(self.root).head.commit.hexsha)
+            return str(repository(self.tree).head.commit.hexsha)
         except (git.GitError, OSError, ValueError):
             return None
 
     @property
     def base_record(self) -> Path:
         """Where `init` notes the base image of this checkout; git ignores `usr/`."""
-        return self.root / BASE_RECORD
+        return self.root / built(self.root, BASE_RECORD)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _same_size(one: Path, other: Path) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SetupError
-from .places import BASE_RECORD, SYSIMAGE
+from .places import BASE_RECORD, SYSIMAGE, built
 from .sources import ChangeSet, Sources
 from .stat_cache import Identified, identify
 from .storage import Storage, digest_of
@@ -52,12 +52,12 @@ def choose(root: Path, storage: Storage) -> Choice:
     """
     store = Store(storage)
     try:
-        noted = json.loads((root / BASE_RECORD).read_text())
+        noted = json.loads((record := root / built(root, BASE_RECORD)).read_text())
         name, made = noted["base_id"], noted.get("of", [])[1:]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise SetupError(f"{root / BASE_RECORD} can't be read: run basedev init") from error
-    if made and made != stamp(root / SYSIMAGE):
-        raise SetupError(f"make has made {SYSIMAGE} anew, which is not kept yet: run basedev init")
+        raise SetupError(f"{record} can't be read: run basedev init") from error
+    if made and made != stamp(root / built(root, SYSIMAGE)):
+        raise SetupError(f"make has made {built(root, SYSIMAGE)} anew, which is not kept yet: run basedev init")
     base = store.find("bases", name)
     if base is None:
         raise SetupError(f"the base image of {root} is gone: run basedev init")

@@ -188,7 +188,10 @@ def _shell_init(options: argparse.Namespace, terminal: Terminal) -> int:
 def _init(call: _Call) -> int:
     terminal = call.terminal
     with terminal.steps() as steps:
-        base = initialise(call.checkout, call.storage, steps, terminal.message, trust=call.options.trust)
+        options = call.options
+        base = initialise(
+            call.checkout, call.storage, steps, terminal.message, trust=options.trust, debug=options.debug
+        )
     if terminal.as_json:
         terminal.json({"status": "ready", "base_id": base.id, "image": str(base.sysimage), "errors": []})
     else:
@@ -220,8 +223,8 @@ def _julia(call: _Call) -> int:
 
 
 def _test(call: _Call) -> int:
-    options, tests = call.options, call.checkout.root / "test"
-    check_names(options.names, call.checkout.root)
+    options, tests = call.options, call.checkout.tree / "test"
+    check_names(options.names, call.checkout.tree)
     result = _built(call)
     names = options.names or tests_for((*result.changed_files, *result.loaded_files), tests)
     if not names:
@@ -234,7 +237,7 @@ def _test(call: _Call) -> int:
 def _verify(call: _Call) -> int:
     from .workflows.verify import verify
 
-    check_names(call.options.tests, call.checkout.root)
+    check_names(call.options.tests, call.checkout.tree)
     with call.terminal.steps() as steps:
         found = verify(builder_for(call.checkout, call.storage, steps), call.options.tests)
     call.terminal.verified(found, call.options.max)
@@ -302,7 +305,7 @@ def _watch(call: _Call) -> int:
     from .workflows.watch import Watch
 
     options = call.options
-    check_names(options.test or (), call.checkout.root)
+    check_names(options.test or (), call.checkout.tree)
     words = ["--engine", options.engine] if options.engine else []
     if options.full_rebuild is not None:
         words.append("--full-rebuild" if options.full_rebuild else "--no-full-rebuild")

@@ -64,7 +64,7 @@ class CommitCheckout(Checkout):
     def sources(self, like: Sources | None = None) -> Sources:
         """Its sources, as they are in a tree in which it is checked out (links and filters of git apart). Contents that
         are also in `like` are taken from there."""
-        repo = repository(self.root)
+        repo = repository(self.tree)
         blobs = _blobs_of(repo, self.at)
         if self.is_patched and like:
             return self._built(repo, blobs, like)
@@ -92,14 +92,14 @@ class CommitCheckout(Checkout):
         """
         commit = self.noted.get("commit")
         try:
-            return commit_named(self.root, str(commit))
+            return commit_named(self.tree, str(commit))
         except UsageError as error:
             raise SetupError(f"{self.root} was built at {commit}, which is no commit there: build it anew") from error
 
     def unlike_base(self) -> str | None:
         """For current Julia, the file that is another than at the commit of the base image which `make` built, and not
         among the sources."""
-        repo, ground = repository(self.root), self._ground
+        repo, ground = repository(self.tree), self._ground
         differing = repo.git.diff_tree("-r", "-z", "--name-only", "--no-renames", ground, self.at).split("\0")
         commits = [repo.commit(name) for name in (ground, self.at)]
         for path in differing:

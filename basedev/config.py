@@ -13,7 +13,7 @@ from pathlib import Path
 import tomli
 
 from .errors import UsageError
-from .places import settings_files
+from .places import open_at_once, settings_files
 from .sizes import parse_size
 
 ENGINES = ("auto", "stock-1.5", "stock-1.5-no-cutoff", "patched", "patched-no-cutoff", "full")
@@ -60,14 +60,9 @@ def load_config(root: Path | None) -> Config:
     return config
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Opens a file without waiting for the other end of a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def _merge(config: Config, path: Path) -> Config:
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
+        with open(path, "rb", opener=open_at_once) as file:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise UsageError(f"{path} is no file of settings: it has more than {LARGEST} bytes")

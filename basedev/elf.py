@@ -6,9 +6,9 @@ Knows ELF and the symbols by which Julia's loader finds its tables; knows nothin
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
-from mmap import mmap
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from .errors import SetupError
@@ -18,6 +18,9 @@ ELF_HEADER_SIZE = 64
 
 LARGEST_ALIGNMENT = 4096
 """That of a page."""
+
+SYMBOLS = 2
+"""The type of the section `.symtab`."""
 
 SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
@@ -148,6 +151,19 @@ def symbols(data: mmap | bytes, kind: int) -> Iterator[tuple[bytes, tuple[int, .
     for entry in SYMBOL.iter_unpack(data[table[4] : table[4] + table[5]]):
         section = headers[entry[3]] if entry[3] < len(headers) else headers[0]
         yield strings[entry[0] : strings.index(b"\0", entry[0])], entry, section
+
+
+def places(image: Path, names: Collection[bytes]) -> dict[bytes, tuple[int, int]]:
+    """Of those of these symbols that an image's `.symtab` has: the address, and where it is in the file.
+
+    Raises ValueError or struct.error when it is no 64-bit ELF file.
+    """
+    with image.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        return {
+            name: (entry[4], entry[4] - section[3] + section[4])
+            for name, entry, section in symbols(data, SYMBOLS)
+            if name in names
+        }
 
 
 def object_header(headers_at: int, count: int) -> bytes:

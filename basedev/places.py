@@ -7,11 +7,17 @@ import os
 NOTES = "usr/share/basedev"
 """What basedev notes in a tree; git ignores `usr/`."""
 
-BASE_RECORD = f"{NOTES}/base.json"
+KINDS = ("", "-debug")
+"""What names of builds of current Julia end with, and of what is noted of them: `built` fills that in."""
+
+BASE_RECORD = f"{NOTES}/base{{}}.json"
 """Where `init` notes the base image of a checkout, and so that it was adopted."""
 
-SYSIMAGE = "usr/lib/julia/sys.so"
+PROGRAM, SYSIMAGE = "usr/bin/julia{}", "usr/lib/julia/sys{}.so"
 """What a checkout's own makefile builds."""
+
+DEBUG = f"{NOTES}/debug"
+"""Is in a checkout of which the debug build was asked for."""
 
 ADOPTED = "checkouts"
 """Where the cache directory has the records of adopted checkouts, each below it at the checkout's own path."""
@@ -26,6 +32,22 @@ DEPENDENCIES = "dependencies.bin"
 
 HOOKS = ("post-commit", "post-checkout", "post-merge", "post-rewrite")
 """The hooks of git that can start builds."""
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """Opens a file without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def suffix(root: str | os.PathLike[str]) -> str:
+    """The kind of a checkout's build: "-debug" where that was asked for, or there is no other."""
+    release, debug = (os.path.exists(f"{root}/{SYSIMAGE.format(kind)}") for kind in KINDS)
+    return "-debug" if os.path.exists(f"{root}/{DEBUG}") or (debug and not release) else ""
+
+
+def built(root: str | os.PathLike[str], what: str) -> str:
+    """Where in a checkout something of its build is."""
+    return what.format(suffix(root))
 
 
 def settings_files(root: str | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from .places import BASE_RECORD, NOTES, SETTINGS, SYSIMAGE, settings_files
+from .places import BASE_RECORD, NOTES, PROGRAM, SETTINGS, SYSIMAGE, built, settings_files
 from .sourcefiles import is_settled, signature, source_files
 
 TYPE_CHECKING = False
@@ -49,7 +49,7 @@ def main() -> NoReturn:
     signals = __import__("_signal")  # `signal` takes longer to load
     for number in (signals.SIGPIPE, signals.SIGXFSZ):
         signals.signal(number, signals.SIG_DFL)
-    words = [f"{root}/usr/bin/julia"]
+    words = [f"{root}/{built(root, PROGRAM)}"]
     try:
         start = _noted(root) or _chosen(root)
     except Exception as error:
@@ -98,7 +98,7 @@ def _chosen(root: str) -> _Start:
     from .storage import Storage
 
     now = time.time_ns()
-    base = f"{root}/{BASE_RECORD}"
+    base = f"{root}/{built(root, BASE_RECORD)}"
     settled = is_settled(os.stat(base), now)
     for _ in range(3):
         choice = choose(Path(root), Storage())
@@ -122,9 +122,9 @@ def _situation(root: str, files: dict[str, os.stat_result]) -> str:
     """All that a choice depends on, except for the images themselves."""
     chosen = ("BASEDEV_CACHE", "XDG_CACHE_HOME", "HOME")
     lines = [os.path.abspath(os.environ.get(name) or "/") for name in chosen]
-    lines.append(str(signature(os.stat(f"{root}/{BASE_RECORD}"))))
-    if os.path.exists(f"{root}/{SYSIMAGE}"):
-        lines.append(str(signature(os.stat(f"{root}/{SYSIMAGE}"))))
+    lines.append(str(signature(os.stat(f"{root}/{built(root, BASE_RECORD)}"))))
+    if os.path.exists(sysimage := f"{root}/{built(root, SYSIMAGE)}"):
+        lines.append(str(signature(os.stat(sysimage))))
     lines.extend(f"{path} {signature(status)}" for path, status in files.items())
     return "\n".join(lines)
 

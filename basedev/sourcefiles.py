@@ -9,9 +9,11 @@ import errno
 import os
 import stat
 
+from .places import open_at_once
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
 COMPILER = "Compiler"
 """The directory that current Julia's compiler has for itself."""
@@ -25,19 +27,50 @@ NO_SOURCES = ("test", "docs")
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """A link that leads nowhere, by which some editors mark a file that is being edited; or what was deleted meanwhile."""
 
+LONGEST = 1 << 13
+"""Bytes of a line that names a directory. A link can lead to /dev/zero."""
+
 SETTLED = 2_000_000_000
 """Nanoseconds. A file can change twice in one tick of its file system's clock and look the same; one that has rested
 for longer than any clock's tick has not. Clocks of file servers that are slow by less do no harm either."""
 
 
+def named_by_makefile(root: str) -> tuple[str, str] | None:
+    """Of a build directory (`make O=... configure`): where it was made, and the sources that it is of; None for other
+    directories."""
+    try:
+        with open(f"{root}/Makefile", "rb", opener=open_at_once) as file:
+            _, build, sources, more = (file.readline(LONGEST) for _ in range(4))
+    except OSError:
+        return None
+    if more or not build.startswith(b"BUILDROOT=") or not sources.startswith(b"include "):
+        return None
+    return os.fsdecode(build[10:].rstrip()), os.path.dirname(os.fsdecode(sources[8:].rstrip()))
+
+
+def roots_of(root: str) -> tuple[str, ...]:
+    """Where the sources of a tree are: there, or, of a build directory, in the one that it is of, and, where `make`
+    generates or fetches them, in itself. What is in the latter counts."""
+    named = named_by_makefile(root)
+    return (named[1], root) if named else (root,)
+
+
+def place_of(path: str, where: Sequence[str]) -> str:
+    """Where a file of a tree is that has its sources in the directories `where`."""
+    *others, own = [f"{directory}/{path}" for directory in where]
+    return next((place for place in others if not os.path.lexists(own)), own)
+
+
 def source_files(root: str) -> dict[str, os.stat_result]:
     """The files of a tree that can be part of its image, by path relative to it: `base/**/*.jl`, and the sources
     of the parser, the compiler and the standard libraries. Raises OSError when a directory can't be read."""
-    found = dict(_julia_files(f"{root}/base", "base/"))
+    found: dict[str, os.stat_result] = {}
+    for directory in roots_of(root):
+        found.update(_julia_files(f"{directory}/base", "base/"))
+        for library in os.listdir(f"{directory}/stdlib"):
+            found.update(library_files(f"{directory}/stdlib/{library}", f"stdlib/{library}/"))
+        found.update(library_files(f"{directory}/{COMPILER}", f"{COMPILER}/"))
     found.update(_julia_files(f"{root}/{PARSER}/src", f"{PARSER}/src/"))
-    for library in os.listdir(f"{root}/stdlib"):
-        found.update(library_files(f"{root}/stdlib/{library}", f"stdlib/{library}/"))
-    found.update(library_files(f"{root}/{COMPILER}", f"{COMPILER}/"))
     return dict(sorted(found.items()))
 
 

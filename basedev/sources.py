@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .errors import SetupError
-from .sourcefiles import COMPILER, NO_SOURCES, PARSER, library_files, source_files
+from .sourcefiles import COMPILER, NO_SOURCES, PARSER, library_files, place_of, roots_of, source_files
 from .stat_cache import blob_id as blob_id
 from .stat_cache import identify
 from .storage import digest_of
@@ -48,19 +48,20 @@ def source_directories(root: Path) -> Iterator[Path]:
     Each is told before it is read, so that who watches it misses nothing that comes into it. Those that can't be
     read, or are gone meanwhile, have none below.
     """
-    yield root
-    base, libraries = root / "base", root / "stdlib"
-    compiler, parser = root / COMPILER, root / PARSER / "src"
-    waiting = [libraries, base, *(path for path in (compiler, parser) if path.is_dir())]
+    where = [Path(one) for one in roots_of(os.fspath(root))]
+    yield from where
+    libraries, compilers = [one / "stdlib" for one in where], [one / COMPILER for one in where]
+    optional = [*compilers, root / PARSER / "src"]
+    waiting = [*libraries, *(one / "base" for one in where), *(path for path in optional if path.is_dir())]
     while waiting:
         directory = waiting.pop()
         yield directory
         with suppress(OSError), os.scandir(directory) as entries:
             for entry in entries:
-                if directory == libraries:
+                if directory in libraries:
                     wanted = entry.is_dir()
                 else:
-                    is_library = directory.parent == libraries or directory == compiler
+                    is_library = directory.parent in libraries or directory in compilers
                     unread = is_library and entry.name in NO_SOURCES
                     wanted = not unread and entry.is_dir(follow_symlinks=False)
                 if wanted:
@@ -123,11 +124,11 @@ class Sources:
         """
         try:
             found = identify(root)
-            blobs, contents = found.blobs, found.contents
+            blobs, contents, where = found.blobs, found.contents, roots_of(os.fspath(root))
             for path in blobs.keys() - contents.keys():
                 if like is None or like.blobs.get(path) != blobs[path]:
                     try:
-                        contents[path] = (root / path).read_bytes()
+                        contents[path] = Path(place_of(path, where)).read_bytes()
                         blobs[path] = blob_id(contents[path])  # it may have been edited since it was identified
                     except FileNotFoundError:
                         del blobs[path]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .places import NOTES
-from .sourcefiles import is_settled, signature, source_files
+from .sourcefiles import is_settled, place_of, roots_of, signature, source_files
 from .storage import digest_of
 
 SCHEMA = 1
@@ -49,6 +49,7 @@ def identify(root: Path, files: dict[str, os.stat_result] | None = None, name: s
     """
     now = time.time_ns()
     files = source_files(os.fspath(root)) if files is None else files
+    where = roots_of(os.fspath(root))
     cache = root / NOTES / name
     known = _read(cache)
     noted: dict[str, list[Any]] = {}
@@ -59,7 +60,7 @@ def identify(root: Path, files: dict[str, os.stat_result] | None = None, name: s
         if before is not None and before[:-1] == entry[:-1]:
             noted[path], blobs[path] = before, before[-1]
             continue
-        with suppress(FileNotFoundError), (root / path).open("rb") as file:
+        with suppress(FileNotFoundError), Path(place_of(path, where)).open("rb") as file:
             contents[path] = file.read()
             blobs[path] = entry[-1] = blob_id(contents[path])
             if is_settled(status, now) and signature(os.fstat(file.fileno())) == signature(status):

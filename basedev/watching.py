@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from .errors import SetupError
-from .sourcefiles import signature, source_files
+from .sourcefiles import roots_of, signature, source_files
 from .sources import Sources, source_directories
 
 with warnings.catch_warnings():
@@ -61,8 +61,8 @@ REGULARLY = "all files are looked at every second instead"
 
 
 def is_encodable(root: Path) -> bool:
-    """Whether pyinotify can watch what is below a directory: it takes names that are UTF-8."""
-    return os.fsencode(root) == os.fspath(root).encode(errors="replace")
+    """Whether pyinotify can watch the sources of a tree: it takes names that are UTF-8."""
+    return all(os.fsencode(one) == one.encode(errors="replace") for one in roots_of(os.fspath(root)))
 
 
 class _Limit(Exception):
@@ -117,7 +117,7 @@ class _Inotify:
             self._happened = self._lost = True
         elif event.mask & pyinotify.IN_IGNORED:
             pass
-        elif Path(event.path) == self._root:
+        elif event.path in self._roots:
             if event.name in ("base", "stdlib"):
                 self._happened = self._lost = True
         elif event.dir:
@@ -128,6 +128,7 @@ class _Inotify:
     def _watch(self) -> None:
         """Watches what is to be watched now, and nothing else."""
         wanted = set()
+        self._roots = roots_of(os.fspath(self._root))
         for directory in source_directories(self._root):
             try:
                 added = self._manager.add_watch(str(directory), EVENTS, quiet=False)

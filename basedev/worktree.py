@@ -14,7 +14,7 @@ from .checkout import Checkout
 from .distribution import Distribution
 from .errors import SetupError
 from .newcheckout import GENERATED, add_generated
-from .places import NOTES
+from .places import DEBUG, NOTES
 from .repository import repository
 from .sourcefiles import COMPILER
 from .usrtree import lay_out_usr, read_origin
@@ -43,7 +43,7 @@ class Worktree:
         tree = cls(checkout, place)
         tree.remove()
         try:
-            tree._git(checkout.root, "worktree", "add", "--quiet", "--detach", "--no-checkout", os.fspath(place))
+            tree._git(checkout.tree, "worktree", "add", "--quiet", "--detach", "--no-checkout", os.fspath(place))
             yield tree
         finally:
             tree.remove()
@@ -82,9 +82,11 @@ class Worktree:
         for own in ("bin", "lib", NOTES.removeprefix("usr/")):
             (usr / own).mkdir(parents=True)
         # Julia finds all else from where these really are.
-        shutil.copy2(built / "bin/julia", usr / "bin")
-        for library in (built / "lib").glob("libjulia.so*"):
+        shutil.copy2(self._origin.julia, usr / "bin")
+        for library in (built / "lib").glob(f"lib{self._origin.julia.name}.so*"):
             shutil.copy2(library, usr / "lib", follow_symlinks=False)
+        if (built.parent / DEBUG).exists():
+            (root / DEBUG).touch()
         data = usr / "share/julia"
         for libraries in (built / "share/julia/stdlib").iterdir():
             (data / "stdlib" / libraries.name).mkdir(parents=True)
@@ -104,11 +106,11 @@ class Worktree:
         place = self.checkout.root
         if os.fspath(place) in self._list():
             with suppress(SetupError):
-                self._git(self._origin.root, "worktree", "remove", "--force", "--force", os.fspath(place))
+                self._git(self._origin.tree, "worktree", "remove", "--force", "--force", os.fspath(place))
         shutil.rmtree(place, ignore_errors=True)
 
     def _list(self) -> list[str]:
-        listed = self._git(self._origin.root, "worktree", "list", "--porcelain")
+        listed = self._git(self._origin.tree, "worktree", "list", "--porcelain")
         return [line.removeprefix("worktree ") for line in listed.splitlines() if line.startswith("worktree ")]
 
     @staticmethod

@@ -23,9 +23,11 @@ from typing import Any
 import pytest
 
 from basedev import distribution
+from basedev.checkout import Checkout
 from basedev.distribution import Distribution
 from basedev.newcheckout import make_checkout
 from basedev.servers import Servers
+from basedev.sourcefiles import place_of, roots_of
 from basedev.storage import Storage, cache_root
 from basedev.store import Store
 
@@ -94,16 +96,25 @@ class Bench:
         depot = str(self.storage.root / "depot")
         return {**os.environ, "BASEDEV_CACHE": str(self.storage.root), "JULIA_DEPOT_PATH": depot, "COLUMNS": "200"}
 
+    @property
+    def checkout(self) -> Checkout:
+        """The checkout."""
+        return Checkout(self.root)
+
+    def file(self, path: str) -> Path:
+        """Where a source file is."""
+        return Path(place_of(path, roots_of(os.fspath(self.root))))
+
     def edit(self, path: str, old: str, new: str) -> None:
         """Replaces a text that stands exactly once in a source file."""
-        file = self.root / path
+        file = self.file(path)
         text = file.read_text()
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
         file.write_text(text.replace(old, new))
 
     def append(self, path: str, text: str) -> None:
         """Adds a text at the end of a source file."""
-        with (self.root / path).open("a") as file:
+        with self.file(path).open("a") as file:
             file.write(text)
 
     def command(self, *words: str) -> list[str]:
@@ -142,7 +153,7 @@ class Bench:
 
     def julia(self, image: str | Path, code: str) -> str:
         """What a program prints on the stock Julia with an image, and nothing else loaded."""
-        command = [str(self.root / "usr/bin/julia"), "-J", str(image), "--startup-file=no", "-e", code]
+        command = [str(self.checkout.julia), "-J", str(image), "--startup-file=no", "-e", code]
         done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

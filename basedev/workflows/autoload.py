@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from ..errors import SetupError, UsageError
-from ..places import ADOPTED, ADOPTED_RECORD, BASE_RECORD
+from ..places import ADOPTED, ADOPTED_RECORD, BASE_RECORD, KINDS, PROGRAM
 from ..process import PLACE
 from ..shells import SHELLS, fish_word
 from ..shim import LAUNCH
@@ -82,11 +82,15 @@ for word; do
 done
 root=$$(pwd -P)
 while [ -n "$$root" ]; do
-    if [ -f "$$root/base/Base.jl" ] && [ -d "$$root/stdlib" ]; then
+    if { [ -f "$$root/base/Base.jl" ] && [ -d "$$root/stdlib" ]; } || [ -f "$$checkouts$$root/$adopted_record" ]; then
         # A note in the checkout can have come with it; that in the cache is this user's.
-        if ! [ -f "$$checkouts$$root/$adopted_record" ] || ! [ -f "$$root/$record" ]; then break; fi
-        if ! [ -x "$$root/usr/bin/julia" ]; then break; fi
-        exec "$$python" -I -S -c $launch "$$package" "$$root" "$${LC_CTYPE+=$$LC_CTYPE}" "$$@"
+        if ! [ -f "$$checkouts$$root/$adopted_record" ]; then break; fi
+        for kind in $kinds; do
+            if [ -f "$$root/$record" ] && [ -x "$$root/$program" ]; then
+                exec "$$python" -I -S -c $launch "$$package" "$$root" "$${LC_CTYPE+=$$LC_CTYPE}" "$$@"
+            fi
+        done
+        break
     fi
     root=$${root%/*}
 done
@@ -114,7 +118,8 @@ def shell_code(shell: str | None, storage: Storage) -> str:
         "mark_word": MARK,
     }
     quoted = {name: shlex.quote(value) for name, value in values.items()}
-    names = {"record": BASE_RECORD, "adopted": ADOPTED, "adopted_record": ADOPTED_RECORD}
+    names = {"adopted": ADOPTED, "adopted_record": ADOPTED_RECORD, "kinds": shlex.join(KINDS)}
+    names |= {"record": BASE_RECORD.format("$kind"), "program": PROGRAM.format("$kind")}
     text = Template(SHIM).substitute(quoted, mark=MARK, **names)
     with storage.staging("shell") as made, disk_errors(f"write {place / 'julia'}"):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)

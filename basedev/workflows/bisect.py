@@ -199,9 +199,9 @@ class Bisector:
         for name in LOCAL_ENVIRONMENT:
             os.environ.pop(name, None)
         try:
-            self._repo = repository(checkout.root)
+            self._repo = repository(checkout.tree)
         except git.GitError as error:
-            raise UsageError(f"{checkout.root} is no git repository: there are no commits to bisect") from error
+            raise UsageError(f"{checkout.tree} is no git repository: there are no commits to bisect") from error
         self.checkout, self.storage, self.config = checkout, storage, config
         self._steps, self._tell = steps, tell
         self._name = digest_of(os.fspath(checkout.root.resolve()))[:20]
@@ -282,13 +282,13 @@ class Bisector:
         path = Path.cwd() / word
         if Path(word).is_absolute() or not path.is_file():
             return word
-        root = self.checkout.root.resolve()
+        root = self.checkout.tree.resolve()
         if root in path.resolve().parents and self._repo.git.ls_files("--", os.fspath(path.resolve())):
             return word
         return os.fspath(path)
 
     def _commit(self, name: str) -> str:
-        return commit_named(self.checkout.root, name)
+        return commit_named(self.checkout.tree, name)
 
     # The journal
 
@@ -561,7 +561,7 @@ def run_command(
         try:
             running = subprocess.Popen(
                 [program or command[0], *command[1:]],
-                cwd=checkout.root,
+                cwd=checkout.tree,
                 env=environment,
                 stdout=output,
                 preexec_fn=die_with_parent,

@@ -25,11 +25,10 @@ from ..engines.patched.makefile import make, make_aside, make_generated, make_ru
 from ..engines.patched.runtime import Runtime
 from ..engines.patched.spares import ALL, ASKING, Spares, prepare, service, take
 from ..errors import InternalError, NeedsFullRebuild, SetupError
-from ..places import SYSIMAGE
 from ..revise import revise
 from ..revision import Contents, Move, Revision
 from ..servers import NoServer, Service
-from ..sourcefiles import COMPILER, PARSER
+from ..sourcefiles import COMPILER, PARSER, place_of, roots_of
 from ..sources import ChangeSet, Sources, library_of
 from ..storage import Storage, digest_of
 from ..store import Store
@@ -68,7 +67,7 @@ def other_runtime(checkout: Checkout) -> str | None:
     if checkout.is_commit:  # what is edited meanwhile, and not built, is not in its runtime
         unbuilt = {one.path for one in runtime.outdated()}
         edited = [path for path in edited if path not in unbuilt]
-    return f"{edited[0]} is another than when {SYSIMAGE} was made" if edited else None
+    return f"{edited[0]} is another than when {checkout.sysimage} was made" if edited else None
 
 
 def old_lines(revision: Revision) -> str | None:
@@ -85,8 +84,8 @@ def other_version(checkout: Checkout, files: Iterable[str]) -> str | None:
     for directory, library in fetched:
         name, _, commit = library.partition("-")
         version = Path(directory, f"{name}.version")
-        if commit and (place := checkout.root / version).is_file() and commit not in place.read_text(errors="replace"):
-            return f"{version} names another commit than {SYSIMAGE} was made with"
+        if commit and (place := checkout.tree / version).is_file() and commit not in place.read_text(errors="replace"):
+            return f"{version} names another commit than {checkout.sysimage} was made with"
     return None
 
 
@@ -99,10 +98,11 @@ def check_runtime(checkout: Checkout) -> None:
 
 def not_loaded(root: Path, paths: Iterable[str]) -> str | None:
     """Why Julia does not load one of these files of standard libraries, if so: its `usr/` has others."""
+    where = roots_of(os.fspath(root))
     for library in dict.fromkeys(map(library_of, paths)):
         name = library.partition("-")[0]
         for place in (root / "usr/share/julia/stdlib").glob(f"*/{name}"):
-            if place.resolve() != (root / "stdlib" / library).resolve():
+            if place.resolve() != Path(place_of(f"stdlib/{library}", where)).resolve():
                 return f"{place.relative_to(root)} leads to {place.resolve()}, not to stdlib/{library}: run make"
     return None
 

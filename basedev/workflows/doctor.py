@@ -248,8 +248,9 @@ class Doctor:
 
     def _of_checkout(self) -> Iterator[Finding]:
         if self._checkout:
-            commit = self._checkout.commit
-            yield _ok(f"{self._checkout.root}, {f'at commit {commit[:10]}' if commit else 'in no git repository'}")
+            root, tree, commit = self._checkout.root, self._checkout.tree, self._checkout.commit
+            where = f"{root}, of {tree}" if tree != root else f"{root}"
+            yield _ok(f"{where}, {f'at commit {commit[:10]}' if commit else 'in no git repository'}")
         elif self._directory != Path():
             Checkout.find(self._directory)
         else:
@@ -341,7 +342,7 @@ class Doctor:
             if reason := hook.refusal(removing=False):
                 yield _warning(*_split(reason))
             elif hook.outdated:
-                yield _warning(f"{hook.path} is of another basedev or Python", "basedev hook install")
+                yield _warning(f"{hook.path} is of another basedev, Python or build directory", "basedev hook install")
             elif hook.state in ("installed", "wrapped"):
                 installed.append(hook.path.name)
         if installed and not hooks.directory.is_dir():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import git
 
 from ..checkout import Checkout
 from ..errors import SetupError, UsageError
-from ..places import BASE_RECORD, HOOKS
+from ..places import BASE_RECORD, HOOKS, KINDS
 from ..process import PLACE
 from ..repository import repository
 from ..shim import LAUNCH
@@ -57,9 +58,14 @@ post-checkout:*:0) exit "$$status" ;; # of files
 post-rewrite:rebase:*) ;;             # its end
 *) if [ -d "$$directory/rebase-merge" ] || [ -d "$$directory/rebase-apply" ]; then exit "$$status"; fi ;;
 esac
-if [ "$${BASEDEV_HOOKS-}" != 0 ] && [ -f $record ] && [ -x $python ]; then
-    nice $python -c $launch $package -C . build --background </dev/null >/dev/null 2>&1 &
-fi
+for build in .$builds; do
+    for kind in $kinds; do
+        if [ "$${BASEDEV_HOOKS-}" != 0 ] && [ -f "$$build/$record" ] && [ -x $python ]; then
+            nice $python -c $launch $package -C "$$build" build --background </dev/null >/dev/null 2>&1 &
+            break
+        fi
+    done
+done
 exit "$$status"
 """
 
@@ -69,6 +75,8 @@ class Hook:
     """One of git's hooks."""
 
     path: Path
+    build: Path | None = None
+    """The build directory that it is to be for too."""
 
     @property
     def aside(self) -> Path:
@@ -95,11 +103,12 @@ class Hook:
 
     @property
     def outdated(self) -> bool:
-        """Whether it was installed by another basedev, or for another Python, than this."""
+        """Whether it was installed by another basedev, for another Python, or only for other build directories, than
+        this."""
         if self.state != "installed":
             return False
         text = self.path.read_text()
-        return text != _script(self.path.name, _made_directory(text))
+        return text != self._script(_made_directory(text))
 
     def refusal(self, *, removing: bool) -> str | None:
         """Why it can't be installed or removed, and what to do; None when it can."""
@@ -125,7 +134,7 @@ class Hook:
                 self.path.rename(self.aside)
         if state == "installed":
             made_directory = _made_directory(self.path.read_text())
-        text = _script(self.path.name, made_directory)
+        text = self._script(made_directory)
         if state == "installed" and self.path.read_text() == text:
             return
         temporary = self.path.with_name(f".{self.path.name}-{os.getpid()}")
@@ -152,6 +161,12 @@ class Hook:
             with suppress(OSError):  # others have put something there
                 self.path.parent.rmdir()
 
+    def _script(self, made_directory: bool) -> str:
+        """What it is to be: for the build directories that it is for now, too."""
+        builds = _builds(self.path.read_text()) if self.state == "installed" else []
+        own = [] if self.build is None or str(self.build) in builds else [str(self.build)]
+        return _script(self.path.name, made_directory, [*builds, *own])
+
     def to_json(self) -> dict[str, Any]:
         """What `hook status` tells of it."""
         before = str(self.aside) if os.path.lexists(self.aside) else None
@@ -171,12 +186,13 @@ class Hooks:
         if unknown := [name for name in chosen if name not in HOOKS]:
             raise UsageError(f"basedev has no hook {unknown[0]!r}; it has {', '.join(HOOKS)}")
         try:
-            self._repository = repository(checkout.root)
-            self.directory = checkout.root / str(self._repository.git.rev_parse("--git-path", "hooks"))
-            self._common = checkout.root / str(self._repository.git.rev_parse("--git-common-dir"))
+            self._repository = repository(checkout.tree)
+            self.directory = checkout.tree / str(self._repository.git.rev_parse("--git-path", "hooks"))
+            self._common = checkout.tree / str(self._repository.git.rev_parse("--git-common-dir"))
         except (git.GitError, OSError, ValueError) as error:
-            raise SetupError(f"{checkout.root} is no git repository that can be used: {_first_line(error)}") from error
-        self.hooks = [Hook(self.directory / name) for name in chosen]
+            raise SetupError(f"{checkout.tree} is no git repository that can be used: {_first_line(error)}") from error
+        build = None if checkout.tree == checkout.root else checkout.root
+        self.hooks = [Hook(self.directory / name, build) for name in chosen]
 
     def install(self, *, force: bool = False) -> None:
         """Installs them all, or none. Does nothing where that is done already.
@@ -214,20 +230,22 @@ class Hooks:
         real = self.directory.resolve()
         if real.is_relative_to(self._common.resolve()):
             return True
-        if not real.is_relative_to(self._checkout.root.resolve()):
+        if not real.is_relative_to(self._checkout.tree.resolve()):
             return False
         paths = [str(real / path.name) for hook in self.hooks for path in (hook.path, hook.aside)]
         return len(self._repository.ignored(*paths)) == len(paths)
 
 
-def _script(name: str, made_directory: bool) -> str:
+def _script(name: str, made_directory: bool, builds: Iterable[str]) -> str:
     values = {
         "python": sys.executable,
         "package": str(PLACE),
         "launch": LAUNCH.format("__main__"),
     }
     quoted = {key: shlex.quote(value) for key, value in values.items()}
-    body = Template(SCRIPT).substitute(quoted, name=name, aside=ASIDE, record=BASE_RECORD)
+    others = "".join(f" {shlex.quote(one)}" for one in builds)
+    names = {"record": BASE_RECORD.format("$kind"), "kinds": shlex.join(KINDS)}
+    body = Template(SCRIPT).substitute(quoted, name=name, aside=ASIDE, builds=others, **names)
     about = "in a new directory" if made_directory else "1"
     return f"#!/bin/sh\n{MARK}{about}, {digest_of(about, body)[:20]}\n{body}"
 
@@ -248,6 +266,11 @@ def _own(path: Path) -> bool | None:
 
 def _made_directory(text: str) -> bool:
     return text.startswith(f"#!/bin/sh\n{MARK}in a new directory")
+
+
+def _builds(text: str) -> list[str]:
+    """The build directories that a script is for, besides the work tree."""
+    return shlex.split(text.partition("\nfor build in .")[2].partition("; do\n")[0])
 
 
 def _first_line(error: Exception) -> str:

@@ -173,7 +173,7 @@ def compare(
 ) -> Impact:
     """What the step from one commit to another invalidates. Raises as `Impacts.against` does, and UsageError when one
     is no commit."""
-    before, after = (CommitCheckout(checkout.root, commit_named(checkout.root, name)) for name in commits)
+    before, after = (CommitCheckout(checkout.root, commit_named(checkout.tree, name)) for name in commits)
     first = impacts_for(before, storage, progress, server=server)
     if before.sources(first.base.sources).id == first.base.sources.id:
         found = impacts_for(after, storage, progress, server=server).present()

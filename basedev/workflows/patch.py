@@ -44,7 +44,7 @@ class Patches:
     """The patches and a checkout."""
 
     def __init__(self, checkout: Checkout) -> None:
-        self.root = checkout.root
+        self.root = checkout.tree
         self.series = patches.all_series()
 
     @cached_property

@@ -257,7 +257,7 @@ def outcomes(builder: ImageBuilder, image: Path, tests: Iterable[str], where: st
         with builder.storage.staging("verify") as area:
             log = area / "log.txt"
             try:
-                process.run(_undisturbed(command, area / "depot"), cwd=checkout.root / "test", log=log)
+                process.run(_undisturbed(command, area / "depot"), cwd=checkout.tree / "test", log=log)
             except InternalError as error:  # tests failed, or Julia did
                 ended = error.message
             else:

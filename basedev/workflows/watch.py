@@ -302,7 +302,7 @@ class Watch:
             self._start_tests([*told["changed_files"], *filter(library_of, told["ignored_files"])])
 
     def _start_tests(self, changed_files: Sequence[str]) -> None:
-        names = tuple(self.tests or tests_for(changed_files, self.checkout.root / "test"))
+        names = tuple(self.tests or tests_for(changed_files, self.checkout.tree / "test"))
         first = tuple(name for name in names if name in self._failing)
         rest = tuple(name for name in names if name not in first)
         self._queue = [group for group in (first, rest) if group]
@@ -315,7 +315,7 @@ class Watch:
             self.display.testing(names, again=names[0] in self._failing)
             try:
                 command = julia_command(self.checkout, Path(self._image), ["runtests.jl", *names])
-                self._testing = Background(command, cwd=self.checkout.root / "test")
+                self._testing = Background(command, cwd=self.checkout.tree / "test")
             except (SetupError, OSError) as error:
                 self._queue = []
                 self.display.message(f"tests can't be run: {error}")

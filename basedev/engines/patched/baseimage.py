@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ... import process, syntax
-from ...checkout import Checkout
+from ...checkout import BUILD_IT, Checkout
 from ...choice import stamp
-from ...elf import ImageSymbols
+from ...elf import ImageSymbols, places
 from ...errors import SetupError
 from ...includes import SourceFile, full_module
-from ...places import SYSIMAGE
-from ...sourcefiles import PARSER, source_files
+from ...places import SYSIMAGE, built
+from ...sourcefiles import PARSER, place_of, roots_of, source_files
 from ...sources import Sources
 from ...storage import Storage, digest_of, file_digest
 from ...store import Store
@@ -32,9 +32,9 @@ from .runtime import Runtime
 CONTENTS = "9"
 """Another one when another thing is noted of a base image."""
 
-ARCHIVE = "usr/lib/julia/sys-o.a"
+ARCHIVE = "usr/lib/julia/sys{}-o.a"
 
-LOADED = "usr/lib/julia/sysbase-o.a"
+LOADED = "usr/lib/julia/sysbase{}-o.a"
 """What `make` makes by loading all sources, and anew where one of them is newer (`sysimage.mk`)."""
 
 PROGRAM = tuple(SCRIPT.with_name(name) for name in ("host.jl", "census.jl", "cutoff.jl", "anew.jl", "impact.jl"))
@@ -57,6 +57,9 @@ each process that writes some, so that others may have the same."""
 
 CHAINABLE = "jl_image_chainable"
 """The symbol of an image that was made by a Julia with the patches."""
+
+TARGETS = b"jl_dispatch_target_ids"
+"""The symbol of what an image has code for, which begins with how many processors these are, in 32 bits."""
 
 ADOPTING = 60.0
 """Seconds."""
@@ -92,9 +95,9 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
 
     Raises SetupError when there is none, when it can't be chained, or when sources changed since.
     """
-    image = checkout.root / SYSIMAGE
+    image = checkout.root / checkout.sysimage
     if not image.is_file():
-        raise SetupError(f"{checkout.root} has no {SYSIMAGE}: build it with make")
+        raise SetupError(f"{checkout.root} has no {checkout.sysimage}: {BUILD_IT}")
     if known := _noted(checkout, image):
         entry = Store(storage).find("bases", known)
         if entry:
@@ -108,11 +111,14 @@ def make_base_image(checkout: Checkout, storage: Storage, progress: Progress) ->
         if entry is None:
             _check(checkout, image)
             _check_times(checkout, ())  # of most files before it takes long
-            archive = _stamp(checkout.root / ARCHIVE)
+            archive = checkout.root / built(checkout.root, ARCHIVE)
+            linked = _stamp(archive)
             with storage.staging(f"base-{name}") as made:
                 about = _make(checkout, made)
-                if (before, archive) != (_stamp(image), _stamp(checkout.root / ARCHIVE)):
-                    raise SetupError(f"{SYSIMAGE} was made anew meanwhile: wait until make has ended, and retry")
+                if (before, linked) != (_stamp(image), _stamp(archive)):
+                    raise SetupError(
+                        f"{checkout.sysimage} was made anew meanwhile: wait until make has ended, and retry"
+                    )
                 _check_times(checkout, about["included"])
                 entry = Store(storage).publish("bases", name, made, about)
     return BaseImage(entry)
@@ -137,7 +143,7 @@ def files_in(recorded: Sequence[tuple[str, str]], known: Mapping[str, SourceFile
 def record_base(checkout: Checkout, base: BaseImage) -> None:
     """Notes in a checkout which base image is its own, how to see that it still is, and at which commit and with which
     sources of the runtime it came to be so. Raises SetupError."""
-    before, of = checkout.noted, _stamp(checkout.root / SYSIMAGE)
+    before, of = checkout.noted, _stamp(checkout.root / checkout.sysimage)
     if before.get("of", [])[1:] == of[1:] and {"commit", "runtime"} <= before.keys():  # by another basedev perhaps
         about = {"of": of, "commit": before["commit"], "runtime": before["runtime"]}
     else:
@@ -151,14 +157,15 @@ def _present_runtime(checkout: Checkout) -> Runtime:
     is not that of its sources."""
     runtime = Runtime(checkout.root)
     if outdated := runtime.outdated():
-        raise SetupError(f"{outdated[0]}: run make first, so that it is known what {SYSIMAGE} was made with")
+        known = f"so that it is known what {checkout.sysimage} was made with"
+        raise SetupError(f"{outdated[0]}: run make first, {known}")
     return runtime
 
 
 def is_present(checkout: Checkout) -> bool:
     """Whether the base image that was noted is that of the system image which is there now."""
     try:
-        return _noted(checkout, checkout.root / SYSIMAGE) is not None
+        return _noted(checkout, checkout.root / checkout.sysimage) is not None
     except OSError:
         return False
 
@@ -179,34 +186,52 @@ def _stamp(image: Path) -> list[object]:
 
 
 def _check(checkout: Checkout, image: Path) -> None:
-    if not (checkout.root / ARCHIVE).is_file():
-        raise SetupError(f"{checkout.root} has no {ARCHIVE}, from which {SYSIMAGE} was linked: build it with make")
+    if not (checkout.root / (archive := built(checkout.root, ARCHIVE))).is_file():
+        raise SetupError(
+            f"{checkout.root} has no {archive}, from which {checkout.sysimage} was linked: build it with make"
+        )
     if not ImageSymbols(image).has(CHAINABLE):
         raise SetupError(f"{image} can't be chained: run basedev patch apply, then make")
+    if (targets := _targets(image)) != 1:
+        raise SetupError(
+            f"{image} has code for {targets} processors, of which one can be chained: "
+            "set JULIA_CPU_TARGET to one, as native, in Make.user, then make"
+        )
+
+
+def _targets(image: Path) -> int:
+    """For how many processors an image has code; 1 if it has no names of what is in it, where Julia refuses later."""
+    found = places(image, {TARGETS})
+    if not found:
+        return 1
+    with image.open("rb") as file:
+        file.seek(found[TARGETS][1])
+        return int.from_bytes(file.read(4), "little")
 
 
 def _check_times(checkout: Checkout, in_image: Collection[str]) -> None:
     """Raises SetupError when a source file may be another than the image was built from. They have been read before, so
     that none is saved unseen."""
-    if gone := [path for path in in_image if not (checkout.root / path).is_file()]:
-        raise SetupError(f"{gone[0]} is gone, and {SYSIMAGE} was built from it: run make first")
-    parts = [path for path in (checkout.root / SYSIMAGE, checkout.root / LOADED) if path.exists()]
-    built = min(path.stat().st_mtime_ns for path in parts)
+    where, sysimage = roots_of(os.fspath(checkout.root)), checkout.sysimage
+    if gone := [path for path in in_image if not Path(place_of(path, where)).is_file()]:
+        raise SetupError(f"{gone[0]} is gone, and {sysimage} was built from it: run make first")
+    parts = [checkout.root / name for name in (sysimage, built(checkout.root, LOADED))]
+    oldest = min(part.stat().st_mtime_ns for part in parts if part.exists())
     for path, status in source_files(os.fspath(checkout.root)).items():
-        if status.st_mtime_ns > built and (path in in_image or not path.startswith("stdlib/")):
-            raise SetupError(f"{path} is newer than {SYSIMAGE}: run make first, so that it is known what is in it")
+        if status.st_mtime_ns > oldest and (path in in_image or not path.startswith("stdlib/")):
+            raise SetupError(f"{path} is newer than {sysimage}: run make first, so that it is known what is in it")
 
 
 def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
-    shutil.copyfile(checkout.root / SYSIMAGE, made / "base.so")
+    shutil.copyfile(checkout.root / checkout.sysimage, made / "base.so")
     sources = Sources.read(checkout.root)
     keep_sources(made, ((path, sources.contents[path]) for path in sources.blobs))
-    _join_code(checkout.root / ARCHIVE, made)
+    _join_code(checkout.root / built(checkout.root, ARCHIVE), made)
     target = _cpu_target(checkout.root)
     make_host_image(made / "base.so", made / CODE, target, checkout.julia, made)
     with Host(checkout.julia, made / NAME, has_program=True) as host:
         facts = host.facts()
-        files = [("Core", str(checkout.root / BOOT)), *_with_parser(checkout.root, facts, host)]
+        files = [("Core", str(checkout.tree / BOOT)), *_with_parser(checkout.root, facts, host)]
         recorded = included(files, _path_in(checkout.root))
         computing = _take_census(sources, recorded, host, made)
     return {
@@ -226,7 +251,8 @@ def _with_parser(root: Path, facts: dict[str, Any], host: Host) -> Iterator[tupl
     main = sources / posixpath.basename(MAIN_OF_PARSER)
     if not main.is_file() or _path_in(root)(str(main)) != MAIN_OF_PARSER:
         raise SetupError(
-            f"{SYSIMAGE} has the parser of {main}, which is not {root / MAIN_OF_PARSER}: build it here with make"
+            f"{built(root, SYSIMAGE)} has the parser of {main}, which is not {root / MAIN_OF_PARSER}: "
+            "build it here with make"
         )
     files = [(module, where) for module, where in facts["files"]]
     libraries = next((number for number, (module, _) in enumerate(files) if module == LIBRARIES), len(files))
@@ -277,14 +303,16 @@ def _cpu_target(root: Path) -> str:
 
 def _path_in(root: Path) -> Callable[[str], str]:
     """Gives the path in a checkout for a place that Julia recorded. Raises SetupError for one elsewhere."""
-    real, parser = root.resolve(), (root / PARSER).resolve()
+    where = [Path(one).resolve() for one in roots_of(os.fspath(root))]
+    parser, sysimage = (root / PARSER).resolve(), built(root, SYSIMAGE)
 
-    def path_of(where: str) -> str:
-        place = Path(where).resolve()
-        if not place.is_relative_to(real):
-            raise SetupError(f"{SYSIMAGE} was built from {where}, which is not in {root}: build it here with make")
+    def path_of(recorded: str) -> str:
+        place = Path(recorded).resolve()
+        within = [directory for directory in where if place.is_relative_to(directory)]
+        if not within:
+            raise SetupError(f"{sysimage} was built from {recorded}, which is not in {root}: build it here with make")
         if place.is_relative_to(parser):
             return f"{PARSER}/{place.relative_to(parser).as_posix()}"
-        return place.relative_to(real).as_posix()
+        return place.relative_to(max(within, key=lambda directory: len(directory.parts))).as_posix()
 
     return path_of

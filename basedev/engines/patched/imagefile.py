@@ -96,7 +96,8 @@ def waiting_writer(image: Path, code: Path, julia: Path, target: str, work: Path
 def _command(
     image: Path, julia: Path, target: str, archive: Path, run: str, arguments: Sequence[Path]
 ) -> list[str | Path]:
-    options = ["-C", target, "-O3", "--startup-file=no", "--history-file=no", "--warn-overwrite=no"]
+    level = "-O0" if julia.name.endswith("-debug") else "-O3"  # as `make` does
+    options = ["-C", target, level, "--startup-file=no", "--history-file=no", "--warn-overwrite=no"]
     command: list[str | Path] = [julia, "-J", image, OPTION, "--output-o", archive, *options, "-e", run, *arguments]
     return [*process.without_settings(NOT_SEEN), *command]
 
@@ -113,7 +114,8 @@ def link_image(output: Path, code: Path, archive: Path, julia: Path, work: Path)
         )
     write_room(work / "room.o", HEAP, size)
     command += ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive", code, work / "room.o"]
-    command += [f"-L{libraries}/julia", f"-L{libraries}", "-ljulia-internal", "-ljulia"]
+    kind = julia.name.removeprefix("julia")
+    command += [f"-L{libraries}/julia", f"-L{libraries}", f"-ljulia-internal{kind}", f"-ljulia{kind}"]
     process.run(command, env={"TMPDIR": str(work)})
     if (jumps := archive.with_name(f"{archive.name}.jumps")).exists():
         write_jumps(output, jumps)

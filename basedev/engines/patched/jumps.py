@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import struct
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from ...elf import symbols
+from ...elf import places
 from ...errors import InternalError
-
-SYMBOLS = 2
-"""The type of the section `.symtab`."""
 
 JUMP = struct.Struct("<Bi")
 """x86-64's jump to a distance from its end, in bytes. Functions begin at 16 bytes, so there is room for it."""
@@ -24,23 +20,14 @@ def write_jumps(image: Path, listed: Path) -> None:
 
     Raises InternalError when the image lacks one of them.
     """
-    pairs = [(int(old), int(new)) for old, new in map(str.split, listed.read_text().splitlines())]
-    places = _places(image, {number for pair in pairs for number in pair})
+    numbers = (map(int, line.split()) for line in listed.read_text().splitlines())
+    pairs = [(b"jlfv_%d" % old, b"jlfv_%d" % new) for old, new in numbers]
+    names = {name for pair in pairs for name in pair}
+    found = places(image, names)
+    if left_out := names - found.keys():
+        raise InternalError(f"the linker left out functions of {image}: {min(left_out).decode()}")
     with image.open("r+b") as file:
         for old, new in pairs:
-            (address, offset), (target, _) = places[old], places[new]
+            (address, offset), (target, _) = found[old], found[new]
             file.seek(offset)
             file.write(JUMP.pack(NEAR, target - address - JUMP.size))
-
-
-def _places(image: Path, numbers: set[int]) -> dict[int, tuple[int, int]]:
-    """Of each function, its address and where it is in the file."""
-    names = {b"jlfv_%d" % number: number for number in numbers}
-    found = {}
-    with image.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        for name, entry, section in symbols(data, SYMBOLS):
-            if name in names:
-                found[names[name]] = entry[4], entry[4] - section[3] + section[4]
-    if len(found) < len(numbers):
-        raise InternalError(f"the linker left out functions of {image}: {min(numbers - found.keys())}")
-    return found

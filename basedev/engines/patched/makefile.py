@@ -10,15 +10,15 @@ from pathlib import Path
 
 from ... import process
 from ...errors import InternalError, SetupError, UserCodeError
-from ...places import NOTES, SYSIMAGE
-from ...sourcefiles import PARSER
+from ...places import NOTES, SYSIMAGE, built, suffix
+from ...sourcefiles import PARSER, place_of, roots_of
 from .baseimage import LOADED
 
-TARGET = "julia-sysimg-release"
+TARGET = "julia-sysimg"
 
-RUNTIME_TARGETS = ("julia-src-release", "julia-cli-release")
+RUNTIME_TARGETS = ("julia-src", "julia-cli")
 
-FIRST = "usr/lib/julia/basecompiler-o.a"
+FIRST = "usr/lib/julia/basecompiler{}-o.a"
 """What it makes first of a system image, with all else after that."""
 
 PRODUCTS = ("basecompiler*", "sysbase*", "sys.*", "sys-*")
@@ -34,8 +34,8 @@ def make(root: Path, *, anew: bool = False) -> None:
     if anew:
         make_runtime(root)  # an error in it leaves the image as it is
         with suppress(FileNotFoundError):
-            os.utime(root / FIRST, (0, 0))
-    process.run(["make", "-C", root, TARGET])
+            os.utime(root / built(root, FIRST), (0, 0))
+    process.run(["make", "-C", root, _target(root, TARGET)])
 
 
 def make_runtime(root: Path) -> None:
@@ -44,7 +44,7 @@ def make_runtime(root: Path) -> None:
     Raises UserCodeError when they do not compile.
     """
     try:
-        process.run(["make", "-C", root, *RUNTIME_TARGETS])
+        process.run(["make", "-C", root, *(_target(root, one) for one in RUNTIME_TARGETS)])
     except InternalError as error:
         raise UserCodeError(f"make can't build the runtime of {root}", error.detail) from error
 
@@ -61,17 +61,17 @@ def make_aside(root: Path, changed: Iterable[str], made: Path) -> None:
     `changed` are paths of the sources that are to be in it and are not in the one that is there. Raises SetupError
     where `make` does not see that they changed, and what `process.run` does.
     """
-    loaded = (root / LOADED).stat().st_mtime_ns
+    loaded, where = built(root, LOADED), roots_of(os.fspath(root))
     for path in changed:
         seen = "base/Base.jl" if path.startswith(f"{PARSER}/") else path
-        if (root / seen).stat().st_mtime_ns <= loaded:
+        if Path(place_of(seen, where)).stat().st_mtime_ns <= (root / loaded).stat().st_mtime_ns:
             raise SetupError(
-                f"{path} changed, and {seen} is older than {LOADED}, so that make does not see it: "
+                f"{path} changed, and {seen} is older than {loaded}, so that make does not see it: "
                 f"touch {seen}, and retry"
             )
     with _put_back(root):
         make(root)
-        shutil.copyfile(root / SYSIMAGE, made)
+        shutil.copyfile(root / built(root, SYSIMAGE), made)
 
 
 @contextmanager
@@ -96,6 +96,10 @@ def _put_back(root: Path) -> Iterator[None]:
             raise SetupError(
                 f"make wrote into {place / written[0]}, and did not replace it: run make, then basedev init"
             )
+
+
+def _target(root: Path, target: str) -> str:
+    return f"{target}{suffix(root) or '-release'}"
 
 
 def _stamp(path: Path) -> tuple[int, int]:

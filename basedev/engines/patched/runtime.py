@@ -7,8 +7,11 @@ import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
+from ...places import built, suffix
+from ...sourcefiles import roots_of
 from ...stat_cache import identify
 
 DIRECTORIES = ("src", "src/support", "src/flisp", "cli", "cli/trampolines")
@@ -21,7 +24,11 @@ NO_SOURCES = re.compile(
 )
 """Names of what is generated, of libraries that tests use, and of what is for other systems."""
 
-INTERNAL, CODEGEN, LOADER = (f"usr/lib/{name}.so" for name in ("libjulia-internal", "libjulia-codegen", "libjulia"))
+LIBRARIES = ("usr/lib/libjulia-internal{}.so", "usr/lib/libjulia-codegen{}.so", "usr/lib/libjulia{}.so")
+"""What is linked, in this order: the rest of the runtime, what has the code generator, and what loads them."""
+
+OBJECTS = {"": ".o", "-debug": ".dbg.obj"}
+"""How names of object files end, by the kind of the build."""
 
 LEAVE_IMAGES = {
     **dict.fromkeys(
@@ -60,13 +67,22 @@ class Runtime:
         self._root = root
         self._files: dict[str, os.stat_result] = {}
         self._objects: dict[str, int] = {}
-        for directory in filter(lambda one: (root / one).is_dir(), DIRECTORIES):
-            with os.scandir(root / directory) as entries:
+        self._linked = [built(root, name) for name in LIBRARIES]
+        self._end = OBJECTS[suffix(root)]
+        tree, *_ = where = roots_of(os.fspath(root))
+        for place, directory in product(where, DIRECTORIES):
+            if not (Path(place) / directory).is_dir():
+                continue
+            kinds = KINDS if place == tree else ()
+            with os.scandir(f"{place}/{directory}") as entries:
                 for entry in entries:
-                    stem, _, kind = entry.name.rpartition(".")
-                    if kind == "o":
-                        self._objects[f"{directory}/{stem}"] = entry.stat().st_mtime_ns
-                    elif kind in KINDS and not NO_SOURCES.fullmatch(entry.name) and entry.is_file():
+                    if entry.name.endswith(self._end) and place == where[-1]:
+                        self._objects[f"{directory}/{entry.name.removesuffix(self._end)}"] = entry.stat().st_mtime_ns
+                    elif (
+                        entry.name.rpartition(".")[2] in kinds
+                        and not NO_SOURCES.fullmatch(entry.name)
+                        and entry.is_file()
+                    ):
                         self._files[f"{directory}/{entry.name}"] = entry.stat()
 
     @cached_property
@@ -78,19 +94,20 @@ class Runtime:
         """The sources and object files that are newer than what is made of them, as `make` goes by. The library with
         the code generator is linked after that with the rest, whenever that is."""
         found = []
-        linked = {product: self._time(product) for product in (INTERNAL, CODEGEN, LOADER)}
+        internal, codegen, loader = self._linked
+        linked = {product: self._time(product) for product in self._linked}
         for path, status in sorted(self._files.items()):
             stem, _, kind = path.rpartition(".")
-            product = LOADER if path.startswith("cli/") else CODEGEN if kind in ("cpp", "h") else INTERNAL
-            built = linked[product]
+            product = loader if path.startswith("cli/") else codegen if kind in ("cpp", "h") else internal
+            made = linked[product]
             if kind in ("c", "cpp") and stem in self._objects:
-                product, built = f"{stem}.o", self._objects[stem]
-            if status.st_mtime_ns > built:
+                product, made = f"{stem}{self._end}", self._objects[stem]
+            if status.st_mtime_ns > made:
                 found.append(Outdated(path, product))
         for stem, time in self._objects.items():
-            product = LOADER if stem.startswith("cli/") else CODEGEN
+            product = loader if stem.startswith("cli/") else codegen
             if time > linked[product]:
-                found.append(Outdated(f"{stem}.o", product))
+                found.append(Outdated(f"{stem}{self._end}", product))
         return found
 
     def edited(self, before: dict[str, str]) -> list[str]:
