@@ -427,11 +427,13 @@ function evaluated(one::Computing)
         tree, _ = Core._parse(one.text, one.file, one.line, 0, :all)
         parts = Any[part for part in tree.args if !(part isa LineNumberNode)]
         how = Any[is_called(part) ? how_again(m, part) : suspended for part in parts]
-        foreach((part, again) -> again === nothing && append!(called, may_call(m, part)), parts, how)
+        for (part, again) in zip(parts, how)
+            again === nothing && append!(called, may_call(m, part))
+        end
         take_called()  # by what comes before this
-        compiling(INTERPRET)
+        compiling(INTERPRET)  # closures of this program too
         try
-            foreach(parts, how) do part, again
+            for (part, again) in zip(parts, how)
                 is_called(part) && push!(GIVEN, part)
                 again === nothing || again(m, part)
             end
