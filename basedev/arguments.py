@@ -68,9 +68,7 @@ def parser_of_arguments() -> argparse.ArgumentParser:
     init = command("init", "adopt a checkout and make its base image, once", "basedev -C ~/julia init")
     trust = "let the checkout's own .basedev.toml, as it is now, have builds start by themselves (autobuild)"
     init.add_argument("--trust", action="store_true", help=trust)
-    debug = (
-        "use the debug build, or the other one again (default: what was used, else the other one where there is one)"
-    )
+    debug = "use the debug build that make made, or the other one again (default: as before, else the other one)"
     init.add_argument("--debug", action=argparse.BooleanOptionalAction, help=debug)
     command("status", "what differs from the base image, and what build would do", "basedev status")
     build = command("build", "make the image for the present sources", "basedev build")
