@@ -184,7 +184,10 @@ end
 
 add_symbol(result, name::Symbol) = add_number(result, objectid(name))  # of its text
 
-add_type(result, @nospecialize(type)) = add_number(result, known!(one -> hash(full_text(one)), TYPE_HASHES, type))
+add_type(result, @nospecialize(type)) = add_number(result, known!(hash_of_type, TYPE_HASHES, type))
+
+# `Type` is printed by its name or written out, depending on which of two equal objects it is.
+hash_of_type(@nospecialize(type)) = hash(replace(full_text(type), "Type{T} where T" => "Type"))
 
 const TYPE_HASHES = IdDict{Any,UInt64}()
 
