@@ -378,13 +378,43 @@ end
 
 # How a call at top level is done again, if it can be: it makes an object that nothing keeps, so that it gets compiled, or
 # loads how code is printed, which is nothing to do again; it makes a module one of those that are loaded; it gives the
-# parser's words their numbers; it sets a field.
+# parser's words their numbers; it sets a field; it adds a handler of errors or what the compiler knows of a builtin to lists.
 function how_again(m::Module, call::Expr)
     called = called_by(m, call)
     (called isa Type || called === Base.Compiler.load_irshow!) && return Returns(nothing)
     called === Base.register_root_module && return register
     called === Base.JuliaSyntax.register_kinds! && return number_words
+    called === Base.Experimental.register_error_hint && return adding(values(Base.Experimental._hint_handlers)...)
+    called === Base.Compiler.add_tfunc && return adding((getglobal(Base.Compiler, name) for name in OF_BUILTINS)...)
     return called === setfield! ? set : nothing
+end
+
+const OF_BUILTINS = (:T_IFUNC, :T_IFUNC_COST, :T_FFUNC_KEY, :T_FFUNC_VAL, :T_FFUNC_COST)
+const CALLED = Any[]  # by what the statement under evaluation adds
+
+# What is added to lists, which get their contents back.
+adding(lists...) = (m::Module, call::Expr) -> begin
+    compiling(COMPILE)
+    before = map(copy, lists)
+    take_called()
+    try
+        compiling(INTERPRET)
+        suspended(m, call)
+        compiling(COMPILE)
+        append!(CALLED, take_called())
+        foreach(note_added, lists, before)
+    finally
+        foreach((list, contents) -> copyto!(resize!(list, length(contents)), contents), lists, before)
+        take_called()
+    end
+end
+
+function note_added(list::Vector, before::Vector)
+    for number in eachindex(list)
+        isassigned(list, number) || continue
+        is_known = isassigned(before, number) && list[number] === before[number]
+        is_known || push!(GIVEN, list[number])
+    end
 end
 
 set(m::Module, call::Expr) = append!(GIVEN, Any[Core.eval(m, argument) for argument in call.args[3:end]])
@@ -418,7 +448,7 @@ end
 
 # What a statement gives, as a digest, or Julia's message about an error; with what it calls.
 function evaluated(one::Computing)
-    empty!(GIVEN)
+    foreach(empty!, (GIVEN, CALLED))
     called = Any[]
     gave = ""
     take_called()
@@ -440,7 +470,7 @@ function evaluated(one::Computing)
             foreach(generate, generated_by(one))
         finally
             compiling(COMPILE)
-            append!(called, take_called())
+            append!(called, CALLED, take_called())
         end
         gave = digest(GIVEN, one)
     catch error

@@ -32,7 +32,7 @@ DOCUMENTING = (
 )
 """As `revise.DOCUMENTING`. Here, a module has its docstring in itself."""
 
-TIME = re.compile(r"(?:const )?\w+ = time_ns\(\)")
+TIME = re.compile(r"(?:const )?\w+ = time_ns\(\)|push!\(_timings, .*_time_ns\(\)\)\)", re.DOTALL)
 """A statement that notes when Julia was built."""
 
 NO_CODE = frozenset({"export", "public", "import", "using", "module", "global", ".", "tuple"})
@@ -84,8 +84,11 @@ def statements_of(
     parsed: Mapping[str, list[Statement]], files: Mapping[str, SourceFile]
 ) -> tuple[list[tuple[str, int, Evaluate]], list[tuple[str, int, Evaluate]]]:
     """The statements for a census, each with its file and line: those that `revise` can evaluate again, and others."""
-    left_out = re.compile(f"{re.escape(DOCUMENTING_IN_ONE_MODULE)}|{TIME.pattern}")
-    computing = [one for one in census_of(parsed, files) if not left_out.fullmatch(one[2].text)]
+    computing = [
+        one
+        for one in census_of(parsed, files)
+        if one[2].text != DOCUMENTING_IN_ONE_MODULE and not TIME.fullmatch(one[2].text)
+    ]
     others: list[tuple[str, int, Evaluate]] = []
     if DOCS in files:
         others.append((DOCS, 0, Evaluate("Base", files[DOCS].name, 1, DOCUMENTING)))
@@ -93,7 +96,7 @@ def statements_of(
         if file.modules == ("Core",) or path in STARTING:
             continue
         for statement in parsed[path]:
-            if not computes(statement) and runs(statement):
+            if not computes(statement) and runs(statement) and not TIME.fullmatch(statement.text):
                 alone = statement.undocumented()
                 steps = ((path, statement.line, step) for step in evaluations(file, alone, alone.text))
                 (computing if only_defines(alone.tree) else others).extend(steps)
