@@ -266,7 +266,7 @@ Base.isempty(limited) || Core.eval(Base.@__MODULE__, quote
                         count = edges[place]
                         if count isa Core.Int
                             type = Base.unwrap_unionall(edges[place+1])
-                            if name.max_methods == 1 && Base.abs(count) > 1 && type.parameters[1] === name.wrapper
+                            if name.max_methods == 1 && 1 < Base.abs(count) && type.parameters[1] === name.wrapper
                                 ends = true
                             end
                             place = place + 1 + Base.abs(count)
