@@ -81,9 +81,9 @@ def main() -> int:
             sys.exit(f"{change.path} has not exactly one {change.old!r}")
     version = (root / "VERSION").read_text().strip()
     print(f"{machine().rpartition(', Julia')[0]}, Julia {version}; median (least to most) of {arguments.runs}\n")
+    make = _make(root) if arguments.make else None
     if "warm" in arguments.ways:
         _basedev(root, "serve", "start")
-    make = _make(root) if arguments.make else None
     rows = [_row(EDITS[name], way, root, arguments, make) for name in arguments.edits for way in arguments.ways]
     print(table(("edit", "way", "seconds", "make ÷", *STEPS, "invalidated"), rows))
     if make:
