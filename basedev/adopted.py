@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SetupError
-from .places import ADOPTED, ADOPTED_RECORD, BASE_RECORD, SETTINGS, built
+from .places import ADOPTED, ADOPTED_RECORD, BASE_RECORD, KINDS, SETTINGS
 from .storage import Storage, file_digest
 
 
@@ -52,15 +52,27 @@ def settings_digest(checkout: Path) -> str | None:
 
 
 def checkouts_by_base(storage: Storage) -> dict[str, list[Path]]:
-    """The adopted checkouts that still exist, by their base images."""
+    """The adopted checkouts that still exist, by their base images: one for each build, where both were adopted."""
     found: dict[str, list[Path]] = {}
     for record in sorted((storage.root / ADOPTED).rglob(ADOPTED_RECORD)):
         if about := _read(record):
             checkout = Path(about["checkout"])
-            with suppress(OSError, ValueError):
-                if (checkout / built(checkout, BASE_RECORD)).exists():
-                    found.setdefault(about["base_id"], []).append(checkout)
+            noted = [_noted_in(checkout / BASE_RECORD.format(kind)) for kind in KINDS]
+            if any(name is not None for name in noted):
+                for base in sorted({about["base_id"], *filter(None, noted)}):
+                    found.setdefault(base, []).append(checkout)
     return found
+
+
+def _noted_in(record: Path) -> str | None:
+    """The base image that `init` noted in a checkout; empty if it can't be read, None when there is no such file."""
+    try:
+        if not record.exists():
+            return None
+        name = json.loads(record.read_text())["base_id"] if record.is_file() else ""
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return ""
+    return name if isinstance(name, str) else ""
 
 
 def _record(storage: Storage, checkout: Path) -> Path:

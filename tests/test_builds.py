@@ -12,6 +12,8 @@ from conftest import Bench
 from basedev import stat_cache
 from basedev.adopted import remember
 from basedev.checkout import Checkout
+from basedev.collection import Collection
+from basedev.engines.kept import KeptImage, note_base
 from basedev.engines.patched.baseimage import make_base_image
 from basedev.engines.patched.makefile import make
 from basedev.engines.patched.runtime import Runtime
@@ -210,6 +212,20 @@ def test_a_debug_build_is_used_where_it_is_the_only_one_or_asked_for(tmp_path: P
     assert used() == debug
     checkout.use(debug=False)
     assert used() == release
+
+
+def test_base_images_of_both_builds_stay(tmp_path: Path) -> None:
+    storage, checkout = Storage(tmp_path / "cache"), built(tmp_path / "julia")
+    for kind, name in (("", "release"), ("-debug", "debug")):
+        with storage.staging("base") as made:
+            note_base(
+                checkout.root / BASE_RECORD.format(kind), KeptImage(Store(storage).publish("bases", name, made, {}))
+            )
+        remember(storage, checkout.root, name)
+    with storage.staging("base") as made:
+        Store(storage).publish("bases", "other", made, {})
+    collected = Collection(storage).collect(0, bases=True)
+    assert [item.id for item in collected.removed] == ["other"]
 
 
 def test_a_julia_of_a_distribution_has_no_debug_build(tmp_path: Path) -> None:

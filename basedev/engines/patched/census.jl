@@ -406,6 +406,7 @@ adding(lists...) = (m::Module, call::Expr) -> begin
     finally
         foreach((list, contents) -> copyto!(resize!(list, length(contents)), contents), lists, before)
         take_called()
+        compiling(INTERPRET)  # what the statement evaluates after this
     end
 end
 
