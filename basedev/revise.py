@@ -39,6 +39,7 @@ from .revision import (
     Unexport,
     Unlog,
 )
+from .signatures import names_in
 from .sources import ChangeSet, Sources
 from .syntax import (
     Statement,
@@ -312,9 +313,14 @@ class _Reviser:
             return None
         defined = {(method["replaces"] or method)["signature"] for method in after["defined"]}
         deleted = [methods for signature, methods in before.items() if signature not in defined]
-        if self.unbound and any(signature not in self.early for signature in before.keys() - defined):
+        unbound_names = {name for _, name in self.unbound}
+        if lost := [
+            method
+            for _, _, method in deleted
+            if method["signature"] not in self.early and unbound_names & names_in(method["signature"])
+        ]:
             # A signature is told in names, so it must be found before these are gone.
-            for _, _, method in deleted:
+            for method in lost:
                 self.early[method["signature"]] = Delete(method["module"], method["name"], method["signature"])
             return None
         if deleted:
@@ -445,6 +451,10 @@ class _Reviser:
         error = after["errors"][0]
         replacement, _ = evaluated[error["step"]]
         statement = replacement.statement
+        if self.early and error["message"].startswith("MethodError"):
+            raise NeedsFullRebuild(
+                f"{replacement.path}:{statement.line} can't be evaluated without methods that were taken back before"
+            )
         raise UserCodeError(
             f"{replacement.path}:{statement.line}: {describe(statement.tree)} fails when it is evaluated",
             error["message"],

@@ -24,6 +24,11 @@ def split_parameters(text: str) -> list[str]:
     return [*parts, rest] if rest else parts
 
 
+def names_in(signature: str) -> set[str]:
+    """The names in a signature type, without the modules in front of them, and these."""
+    return set(re.findall(r'[^][\s{}(),."]+', signature))
+
+
 def pretty(signature: str) -> str:
     """A signature type as Julia prints it (`jl_static_show`), written as a call."""
     match = re.fullmatch(r"Tuple\{(.*?)\}((?: where .*)?)", signature, re.DOTALL)

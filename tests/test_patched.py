@@ -404,6 +404,28 @@ def test_struct_with_other_fields(modern: Modern) -> None:
     assert modern.julia(built["image"], program) == before
 
 
+def test_what_is_taken_back_before_a_type_is_another(modern: Modern, tmp_path: Path) -> None:
+    """Those methods that name it, since they are told by names; all others are there until what follows on them is."""
+    modern.edit("base/lock.jl", SEMAPHORE, SEMAPHORE + "    most::Int\n")
+    modern.edit("base/lock.jl", "new(sem_size, 0, Threads", "new(sem_size, sem_size, 0, Threads")
+    addresses = "stdlib/Sockets/src/addrinfo.jl"
+    text = modern.file(addresses).read_text()
+    begin = text.index(SHOWN_ERROR)
+    modern.edit(addresses, text[begin : text.index("\nend\n", begin) + 5], "")
+    modern.edit(
+        "base/sysimg.jl", "Evaluate an expression in the global scope", "Evaluate what is given in the global scope"
+    )
+    modern.json("revision", "export", "-o", str(tmp_path / "made.jl"))
+    steps = [line for line in (tmp_path / "made.jl").read_text().splitlines() if line.startswith("#@ ")]
+    kinds = [line.split()[1] for line in steps]
+    named = [number for number, line in enumerate(steps) if kinds[number] == "delete" and "Base.Semaphore" in line]
+    assert named and max(named) < kinds.index("unbind") < kinds.index("evaluate")
+    [shown] = [number for number, line in enumerate(steps) if kinds[number] == "delete" and "DNSError" in line]
+    evaluated = [number for number, kind in enumerate(kinds) if kind == "evaluate"]
+    assert shown > evaluated[-1]
+    assert "sysimg.jl" in steps[evaluated[-1]]
+
+
 def test_struct_that_a_loop_defines_now(modern: Modern) -> None:
     text = modern.file("base/loading.jl").read_text()
     begin = text.index("struct SHA1\n")
@@ -683,6 +705,12 @@ def test_error_of_syntax(modern: Modern) -> None:
             "struct LogLevel\n    level::Int32\n",
             "\0    more::Int32\n    LogLevel(level) = new(level, 0)\n",
             "@eval @doc in base/logging/logging.jl",
+        ),
+        (
+            "base/strings/util.jl",
+            "function lpad(\n",
+            "const ENDED = ccall(:exit, Cvoid, (Cint,), 7)\n\0",
+            "a Julia does not go on when what changed is evaluated in it: it exited with 7",
         ),
     ],
 )

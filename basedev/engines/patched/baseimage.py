@@ -29,7 +29,7 @@ from .host_program import SCRIPT, Host
 from .hostimage import NAME, make_host_image
 from .runtime import Runtime
 
-CONTENTS = "9"
+CONTENTS = "10"
 """Another one when another thing is noted of a base image."""
 
 ARCHIVE = "usr/lib/julia/sys{}-o.a"
@@ -48,6 +48,9 @@ MAIN_OF_PARSER = f"{PARSER}/src/JuliaSyntax.jl"
 
 LIBRARIES = "Base.__toplevel__"
 """The module that includes standard libraries."""
+
+BUILDING = "Main"
+"""The module of `sysimg.jl`, which Julia records first, and which has Base included before it defines anything."""
 
 CODE = "code.o"
 
@@ -231,7 +234,7 @@ def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
     make_host_image(made / "base.so", made / CODE, target, checkout.julia, made)
     with Host(checkout.julia, made / NAME, has_program=True) as host:
         facts = host.facts()
-        files = [("Core", str(checkout.tree / BOOT)), *_with_parser(checkout.root, facts, host)]
+        files = [("Core", str(checkout.tree / BOOT)), *_in_order(checkout.root, facts, host)]
         recorded = included(files, _path_in(checkout.root))
         computing = _take_census(sources, recorded, host, made)
     return {
@@ -243,9 +246,10 @@ def _make(checkout: Checkout, made: Path) -> dict[str, Any]:
     }
 
 
-def _with_parser(root: Path, facts: dict[str, Any], host: Host) -> Iterator[tuple[str, str]]:
-    """What Julia recorded of the files in the image, with those of the parser where it includes them: before the
-    standard libraries. Raises SetupError when the parser that is in the image is not the checkout's."""
+def _in_order(root: Path, facts: dict[str, Any], host: Host) -> Iterator[tuple[str, str]]:
+    """What Julia recorded of the files in the image, with those of the parser where it includes them: before what
+    follows on Base, which is `sysimg.jl` and the standard libraries. Raises SetupError when the parser that is in the
+    image is not the checkout's."""
     hook = Path(facts["parser"])
     sources = next((one for one in hook.parents if one.name == "src"), hook.parent)
     main = sources / posixpath.basename(MAIN_OF_PARSER)
@@ -254,10 +258,11 @@ def _with_parser(root: Path, facts: dict[str, Any], host: Host) -> Iterator[tupl
             f"{built(root, SYSIMAGE)} has the parser of {main}, which is not {root / MAIN_OF_PARSER}: "
             "build it here with make"
         )
-    files = [(module, where) for module, where in facts["files"]]
+    files = [(module, where) for module, where in facts["files"] if module != BUILDING]
     libraries = next((number for number, (module, _) in enumerate(files) if module == LIBRARIES), len(files))
     yield from files[:libraries]
     yield from _including("Base", main, host)
+    yield from ((module, where) for module, where in facts["files"] if module == BUILDING)
     yield from files[libraries:]
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import tempfile
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from ...census import DOCUMENTS_OTHERWISE, MACHINERY_OF_DOCS
-from ...errors import NeedsFullRebuild
-from ...process import die_with_parent, without_settings
+from ...errors import InternalError, NeedsFullRebuild
+from ...process import die_with_parent, how_it_ended, without_settings
 from ...revision import Delete, Evaluate, Step, Unbind
 from ...signatures import pretty
 from ..conversation import BROKEN, FIRST, HostFailed, exchange, failure
@@ -34,6 +36,10 @@ INIT = "__init__"
 
 IN_THE_WAY = ("it is already declared", "conflicts with an existing")
 """What Julia says where a name is exported that was public, or imported where it was bound."""
+
+
+FATAL = "fatal: error thrown"
+"""What Julia prints above an error that nothing catches."""
 
 
 class Streams(NamedTuple):
@@ -90,15 +96,26 @@ class _Process:
         self._running = running
         self._requests, self._answers = os.fdopen(streams.requests, "wb"), os.fdopen(streams.answers, "rb")
         self._log = os.fdopen(streams.log, "rb")
+        self.has_steps = False
+        """Whether it was asked to perform steps, of which it can come to an end."""
 
     def ask(self, *parts: bytes) -> Any:
-        """Its answer to a request. Raises InternalError when it ends instead, SetupError when the disk is full."""
+        """Its answer to a request.
+
+        When it ends instead, raises NeedsFullRebuild if that may be for steps, SetupError when the disk is full, and
+        InternalError otherwise.
+        """
         try:
             return exchange(self._requests, self._answers, parts)
         except BROKEN as error:
             if self._running is None:
                 raise failure(self._log, None, HostFailed, FIRST) from error
-            raise failure(self._log, self._running.wait(), told=FIRST) from error
+            failed = failure(self._log, status := self._running.wait(), told=FIRST)
+            if self.has_steps and type(failed) is InternalError and status != -signal.SIGKILL:
+                raise NeedsFullRebuild(
+                    f"a Julia does not go on when what changed is evaluated in it: {_last_words(failed, status)}"
+                ) from error
+            raise failed from error
 
     def end(self) -> None:
         """Ends it, unless that is the affair of who has its process group."""
@@ -108,6 +125,12 @@ class _Process:
         for stream in (self._requests, self._answers, self._log):
             with suppress(BrokenPipeError):
                 stream.close()
+
+
+def _last_words(failed: InternalError, status: int) -> str:
+    """The error that ended a Julia, as far as it told it."""
+    lines = failed.detail.splitlines()
+    return next((line for before, line in pairwise(lines) if before.startswith(FATAL)), f"it {how_it_ended(status)}")
 
 
 def _edits_docs(steps: Sequence[Step]) -> bool:
@@ -293,8 +316,9 @@ class Host:
 
     def impact(self, steps: Sequence[Step]) -> dict[str, Any]:
         """What `trial` tells, and what the steps invalidate, as `impact.jl` describes it."""
-        steps = defining(steps)
-        return dict(self._fresh().ask(b"impact %d\n" % len(steps), *encode(steps)))
+        steps, process = defining(steps), self._fresh()
+        process.has_steps = True
+        return dict(process.ask(b"impact %d\n" % len(steps), *encode(steps)))
 
     def _trial(self, steps: list[Step]) -> tuple[dict[str, Any], _Process]:
         """What evaluating the steps does, and the process that did it."""
@@ -303,6 +327,7 @@ class Host:
                 return answer, process
         process = self._fresh()
         alike = (str(number) for number, step in enumerate(steps) if _text_of(step) in self._alike)
+        process.has_steps = True
         answer = dict(process.ask(f"trial {' '.join([str(len(steps)), *alike])}\n".encode(), *encode(steps)))
         self._trials.append((steps, answer, process))
         return answer, process
