@@ -12,6 +12,10 @@ from .revision import Evaluate, Step
 class Evaluator(Protocol):
     """A process on the base image (the engine's host)."""
 
+    @property
+    def unexports(self) -> bool:
+        """Whether the engine can take back exports."""
+
     def parse_all(self, texts: Sequence[bytes], *, check: bool = True) -> list[list[dict[str, Any]]]:
         """The statements of source texts; `check` makes sure that none gets lost."""
 

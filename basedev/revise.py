@@ -353,6 +353,7 @@ class _Reviser:
                 return None
         definitions = (
             *self._definitions(evaluated, after, before, deleted),
+            *self._names_gone(gone, evaluated),
             *self._exports(gone, evaluated, before_trial, after),
         )
         return Revision(steps, definitions)
@@ -704,6 +705,9 @@ class _Reviser:
 
     def _unexported(self, before: dict[str, Any], after: dict[str, Any]) -> list[Unexport]:
         found = sorted(_exported(before).keys() - _exported(after).keys())
+        if found and not self.evaluator.unexports:
+            reason = "is exported or public no more, which is not followed on this Julia yet"
+            raise NeedsFullRebuild(f"{'.'.join(found[0])} {reason}")
         for name in found:
             users = self.evaluator.users(*name)
             others = [module for module in users["modules"] if module != name[0]]
@@ -769,6 +773,18 @@ class _Reviser:
         for path, _, method in deleted:
             if "#" not in method["name"] and not self._told_as_bases(path, method["module"]):
                 yield Definition(signatures.pretty(method["signature"]), path, method["line"], "deleted")
+
+    def _names_gone(
+        self, gone: list[tuple[str, Statement, Evaluate]], evaluated: list[tuple[Replacement, Evaluate]]
+    ) -> Iterator[Definition]:
+        """The types and constants that are bound no more."""
+        now = {(step.module, describe(replacement.statement.tree)) for replacement, step in evaluated}
+        for path, statement, step in gone:
+            tree, name = statement.tree, describe(statement.tree)
+            if not isinstance(tree, tuple) or tree[0] not in ("const", "struct", "abstract"):
+                continue
+            if (step.module, name) not in now and not self._told_as_bases(path, step.module):
+                yield Definition(f"{name} of {step.module}", path, statement.line, "deleted")
 
     def _told_as_bases(self, path: str, module: str) -> bool:
         """Whether a file that Core.Compiler shares is told as Base's only."""

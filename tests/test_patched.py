@@ -404,6 +404,36 @@ def test_struct_with_other_fields(modern: Modern) -> None:
     assert modern.julia(built["image"], program) == before
 
 
+EXACT_NAME = "UV_PROCESS_WINDOWS_DISABLE_EXACT_NAME"
+CPU_INFO = "UV_cpu_info_t"
+
+
+def test_constants_and_types_that_are_gone(modern: Modern) -> None:
+    modern.edit("base/cmd.jl", f"const {EXACT_NAME} = UInt32(1 << 7)\n", "")
+    modern.edit("base/process.jl", EXACT_NAME, "UInt32(1 << 7)")
+    text = modern.file("base/sysinfo.jl").read_text()
+    modern.edit("base/sysinfo.jl", text, text.replace(CPU_INFO, "Processor"))
+    built = modern.chain()
+    told = {one["what"] for one in built["definitions"]["deleted"]}
+    assert {f"constant {EXACT_NAME} of Base", f"struct {CPU_INFO} of Base.Sys"} <= told
+    program = (
+        f"gone = ((Base, :{EXACT_NAME}), (Base.Sys, :{CPU_INFO})); "
+        "print([isdefined(m, name) || name in names(m; all = true) for (m, name) in gone] == [false, false], "
+        "isempty(Sys.cpu_info()), Base.Sys.Processor, read(`echo here`, String))"
+    )
+    assert modern.julia(built["image"], program) == "truefalseBase.Sys.Processorhere\n"
+
+
+def test_a_constant_that_is_gone_and_still_needed(modern: Modern) -> None:
+    modern.edit("base/cmd.jl", f"const {EXACT_NAME} =", "const EXACT_NAME =")
+    built = modern.chain()
+    program = f"print(isdefined(Base, :{EXACT_NAME}), Base.EXACT_NAME); run(`true`)"
+    command = [modern.checkout.julia, "-J", built["image"], "--startup-file=no", "-e", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "false128")
+    assert f"UndefVarError: `{EXACT_NAME}` not defined in `Base`" in done.stderr
+
+
 def test_what_is_taken_back_before_a_type_is_another(modern: Modern, tmp_path: Path) -> None:
     """Those methods that name it, since they are told by names; all others are there until what follows on them is."""
     modern.edit("base/lock.jl", SEMAPHORE, SEMAPHORE + "    most::Int\n")
@@ -764,7 +794,9 @@ LIMIT = ("=", (".", LIMITED_NAME, Literal("q", "max_methods")), ("call", "UInt8"
         (TAKE_BOTH, TAKE, False),
         (None, ("import", (".", "Base", "a")), False),
         (("const", ("=", "a", "1")), ("const", ("=", "a", "2")), True),
-        (("const", ("=", "a", "1")), ("const", ("=", "b", "2")), False),
+        (("const", ("=", "a", "1")), ("const", ("=", "b", "2")), True),
+        (("const", ("=", "a", ("call", "push!", "c", "1"))), None, False),
+        (("abstract", "a"), None, True),
         (None, ("const", ("=", "a", "2")), True),
         (("macro", ("call", "m"), "x"), None, True),
         (("if", ("call", "==", "a", "b"), ("block", METHOD), ("block",)), None, True),
@@ -780,8 +812,8 @@ LIMIT = ("=", (".", LIMITED_NAME, Literal("q", "max_methods")), ("call", "UInt8"
         (None, (*LIMIT[:2], ("call", "UInt8", "n")), False),
         (None, ("call", (".", "Experimental", Literal("q", "register_error_hint")), "handler", "T"), True),
         (("struct", False, "A", ("block", METHOD)), ("struct", False, "A", ("block",)), True),
-        (("struct", False, "A", ("block",)), ("struct", False, "B", ("block",)), False),
-        (("struct", False, "A", ("block",)), None, False),
+        (("struct", False, "A", ("block",)), ("struct", False, "B", ("block",)), True),
+        (("struct", False, "A", ("block",)), None, True),
         (("if", "a", ("block", ("const", ("=", "b", "1")))), ("if", "a", ("block", METHOD)), True),
         (("if", "a", ("block", ("const", ("=", "b", "1")))), ("if", "c", ("block", METHOD)), False),
         (("for", ("=", "a", "b"), ("block", ("=", "c", ("call", "Symbol", "a")), METHOD)), None, True),

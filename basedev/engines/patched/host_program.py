@@ -156,11 +156,6 @@ def _bound_otherwise(answer: dict[str, Any]) -> set[tuple[str, str]]:
     return {(one["module"], one["name"]) for one in answer["names"] if one["kind"] in kinds and not one["new"]}
 
 
-def _is_followed(module: str, name: str, answer: dict[str, Any]) -> bool:
-    """Whether a trial bound a name to something else, or took all methods of its function."""
-    return (module, name) in _bound_otherwise(answer) or {"module": module, "name": name} in answer["emptied"]
-
-
 def _about_name(request: str, module: str, name: str) -> tuple[bytes, bytes, bytes]:
     words = module.encode(), name.encode()
     return f"{request} {len(words[0])} {len(words[1])}\n".encode(), *words
@@ -220,6 +215,9 @@ class Kept:
 
 class Host:
     """Answers what `revise` asks about one image. Use as a context manager: leaving it ends all its processes."""
+
+    unexports = False
+    """An export is a part of the binding, in each world, and other modules have it resolved."""
 
     def __init__(
         self,
@@ -393,16 +391,9 @@ class Host:
         return list(process.ask(b"results %d\n" % len(statements), *encode(statements))) if statements else []
 
     def users(self, module: str, name: str) -> dict[str, Any]:
-        """The modules in which a name stands for the same. Users of a macro are found by what they give.
-
-        Raises NeedsFullRebuild for a name that stands for nothing any more.
-        """
+        """The modules in which a name stands for the same. Users of a macro are found by what they give."""
         if name.startswith("@"):
             return {"modules": [], "methods": [], "objects": False}
-        if not any(_is_followed(module, name, answer) for _, answer, _ in self._trials):
-            raise NeedsFullRebuild(
-                f"{module}.{name} is bound to nothing any more, which is not followed on this Julia yet"
-            )
         return {"modules": self._asked.ask(*_about_name("users", module, name)), "methods": [], "objects": False}
 
     def _check_left(self, process: _Process, steps: Sequence[Step], answer: dict[str, Any]) -> None:

@@ -16,7 +16,6 @@ from ...syntax import (
     describe,
     exported,
     limits_methods,
-    mentions,
     name_of,
     only_defines,
     only_defines_methods,
@@ -51,9 +50,10 @@ def check(old: Sources, new: Sources, files: Mapping[str, SourceFile]) -> None:
 
 
 def check_difference(path: str, difference: FileDifference) -> None:
-    """Raises NeedsFullRebuild for a statement that is gone and did more than to define methods, to document, to export
-    names, to register handlers, to assert, to limit what inference looks at, and to bind or import what others bind and
-    import now, or for a new one that does more than to define, to document, to register, to assert and to limit."""
+    """Raises NeedsFullRebuild for a statement that is gone and did more than to define methods, types and constants, to
+    document, to export names, to register handlers, to assert, to limit what inference looks at, and to import what
+    others import now, or for a new one that does more than to define, to document, to register, to assert or to
+    limit."""
     now = [replacement.statement for replacement in difference.evaluated]
     imports = {one for statement in now for one in _imported(statement)}
     kept = {one for statement in now if (one := _condition(statement))}
@@ -63,7 +63,7 @@ def check_difference(path: str, difference: FileDifference) -> None:
             only_defines_methods(statement.tree)
             or exported(statement.tree) is not None
             or imports >= names != set()
-            or (_bound(statement) and any(_may_bind(one, statement) for one in now))
+            or _binds(statement)
             or _condition(statement) in kept
             or registers(statement.tree)
             or limits_methods(statement.tree)
@@ -86,15 +86,10 @@ def check_difference(path: str, difference: FileDifference) -> None:
             raise NeedsFullRebuild(f"{_place(path, statement)} is new, and is not followed on this Julia yet")
 
 
-def _bound(statement: Statement) -> str:
-    """The type or constant that a statement binds to a name; nothing for others."""
+def _binds(statement: Statement) -> bool:
+    """Whether all that a statement does is to bind a type or constant to a name, which can be unbound."""
     tree = statement.tree
-    return name_of(tree) if isinstance(tree, tuple) and tree[:1] in (("struct",), ("const",)) else ""
-
-
-def _may_bind(new: Statement, old: Statement) -> bool:
-    """Whether a statement may bind again what another one did: an evaluation tells."""
-    return new.inside == old.inside and mentions(new.tree, _bound(old))
+    return isinstance(tree, tuple) and tree[:1] in (("struct",), ("abstract",), ("const",)) and only_defines(tree)
 
 
 def _condition(statement: Statement) -> Tree:

@@ -173,6 +173,8 @@ class _Served:
 class Host:
     """A running host on one image. Use as a context manager: leaving it ends the process."""
 
+    unexports = True
+
     def __init__(
         self,
         program: Path,
