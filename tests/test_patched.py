@@ -289,6 +289,20 @@ loop(name) = Expr(:macrocall, name, LineNumberNode(1), Meta.parse("for i in 1:2\
 """Prints the lines of a file in code."""
 
 
+SHORT_FORM = "order::Ordering=Forward) =\n    partialsort!(v, k, ord(lt,by,rev,order))\n"
+
+
+def test_lines_that_only_the_first_parser_gives(modern: Modern) -> None:
+    """What Base is parsed with, until Julia's own parser is there, has another line for the body of such a method."""
+    modern.edit("base/sort.jl", SHORT_FORM, SHORT_FORM.replace("k, ord", "identity(k), ord"))
+    built = modern.chain()
+    program = (
+        "print([m.line for m in methods(partialsort!)], partialsort!([3, 1, 2], 2, rev = true), "
+        "[m.line for m in methods(Core.kwcall, (Any, typeof(partialsort!), Vararg{Any}))])"
+    )
+    assert modern.julia(built["image"], program) == modern.julia(modern.image, program)
+
+
 @pytest.mark.parametrize(
     ("path", "code"),
     [

@@ -455,7 +455,7 @@ function evaluated(one::Computing)
     take_called()
     try
         m = find_module(one.module_name)
-        tree, _ = Core._parse(one.text, one.file, one.line, 0, :all)
+        tree = parse_as_built(m, one.text, one.file, one.line)
         parts = Any[part for part in tree.args if !(part isa LineNumberNode)]
         how = Any[is_called(part) ? how_again(m, part) : suspended for part in parts]
         for (part, again) in zip(parts, how)
@@ -581,8 +581,8 @@ end
 
 function mark(one)
     isempty(generated_by(one)) || return GENERATES
-    tree, _ = Core._parse(one.text, one.file, one.line, 0, :all)
     m = find_module(one.module_name)
+    tree = parse_as_built(m, one.text, one.file, one.line)
     return all(part -> !is_called(part) || how_again(m, part) !== nothing, tree.args) ? "" : CALLS
 end
 

@@ -24,7 +24,10 @@ for step in STEPS
     elseif step[1] === :include || step[1] === :exclude
         global includes = true
     elseif step[1] === :evaluate
-        tree = Core._parse(step[5], step[3], step[4], 0, :all)[1]
+        # What `make` parsed it with, which gives some code other lines: Julia's own parser comes with Base.
+        is_of_base = Base.in(Base.moduleroot(step[2]), (Core, Base, Base.Compiler, Core.Main))
+        parse = is_of_base ? Base.fl_parse : Core._parse
+        tree = parse(step[5], step[3], step[4], 0, :all)[1]
         Base.push!(trees, tree)
         for part in tree.args
             isa(part, Core.Expr) || continue
