@@ -41,8 +41,8 @@ HOST = ("host.jl", "census.jl", "cutoff.jl", "anew.jl", "impact.jl")
 """What the host's image has in it, and takes the census: its digests are compared with those that it gives later."""
 
 PROGRAM = tuple(SCRIPT.with_name(name) for name in (*HOST, "chain.jl"))
-"""The base image is another one with each change of these: also of what writes images on it, so that those of before the
-change are not found any more."""
+"""The base image is another one with each change of these: also of what writes images on it, so that those of
+before are not found any more."""
 
 BOOT = "base/boot.jl"
 """What defines Core, which Julia does not record."""
