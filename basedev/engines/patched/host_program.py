@@ -37,6 +37,9 @@ INIT = "__init__"
 IN_THE_WAY = ("it is already declared", "conflicts with an existing")
 """What Julia says where a name is exported that was public, or imported where it was bound."""
 
+TRIALS = 4
+"""Processes that are kept for further questions about the steps that each has performed: more than a round of revising
+asks. Each takes some 0.4 GB of memory."""
 
 FATAL = "fatal: error thrown"
 """What Julia prints above an error that nothing catches."""
@@ -328,6 +331,10 @@ class Host:
         process.has_steps = True
         answer = dict(process.ask(f"trial {' '.join([str(len(steps)), *alike])}\n".encode(), *encode(steps)))
         self._trials.append((steps, answer, process))
+        for _, _, one in self._trials[:-TRIALS]:
+            one.end()
+            self._all.remove(one)
+        del self._trials[:-TRIALS]
         return answer, process
 
     def computed(self, steps: Sequence[Step], record: Path | None, dependencies: Path | None) -> dict[str, Any]:
