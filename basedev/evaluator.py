@@ -16,6 +16,10 @@ class Evaluator(Protocol):
     def unexports(self) -> bool:
         """Whether the engine can take back exports."""
 
+    @property
+    def unbinds_last(self) -> bool:
+        """Whether the engine unbinds names behind all other steps, unless these bind them again."""
+
     def parse_all(self, texts: Sequence[bytes], *, check: bool = True) -> list[list[dict[str, Any]]]:
         """The statements of source texts; `check` makes sure that none gets lost."""
 

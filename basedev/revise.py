@@ -313,11 +313,12 @@ class _Reviser:
             return None
         defined = {(method["replaces"] or method)["signature"] for method in after["defined"]}
         deleted = [methods for signature, methods in before.items() if signature not in defined]
-        unbound_names = {name for _, name in self.unbound}
+        bound = _bound(after)
+        early = {name[1] for name in self.unbound if name in bound or not self.evaluator.unbinds_last}
         if lost := [
             method
             for _, _, method in deleted
-            if method["signature"] not in self.early and unbound_names & names_in(method["signature"])
+            if method["signature"] not in self.early and early & names_in(method["signature"])
         ]:
             # A signature is told in names, so it must be found before these are gone.
             for method in lost:

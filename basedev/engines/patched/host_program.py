@@ -221,6 +221,7 @@ class Host:
 
     unexports = False
     """An export is a part of the binding, in each world, and other modules have it resolved."""
+    unbinds_last = True
 
     def __init__(
         self,

@@ -174,6 +174,7 @@ class Host:
     """A running host on one image. Use as a context manager: leaving it ends the process."""
 
     unexports = True
+    unbinds_last = False
 
     def __init__(
         self,
