@@ -55,7 +55,7 @@ word(name::Symbol) = (text = String(name); '#' in text ? string("var\"", text, '
 
 isdigit(byte::UInt8) = 0x30 <= byte <= 0x39
 
-# Numbers the counters in names anew: digits that follow `#` or `#s`, of which each is a counter of its own.
+# Numbers the counters in names anew: digits that follow `#`, `##` or `#s`, of which each is a counter of its own.
 function renumbered(text::Vector{UInt8})
     0x23 in text || return text
     seen = Dict{SubArray{UInt8,1,Vector{UInt8},Tuple{UnitRange{Int}},true},Int}()
@@ -77,7 +77,8 @@ function renumbered(text::Vector{UInt8})
             j += 1
         end
         if j > i
-            number = get!(seen, view(text, first:j-1), length(seen) + 1)
+            begins = first > 2 && text[first - 2] == 0x23 ? first - 1 : first  # of variables and of closures: no relation
+            number = get!(seen, view(text, begins:j-1), length(seen) + 1)
             append!(out, codeunits(string(number)))
             i = j
         end
