@@ -54,25 +54,16 @@ def settings_digest(checkout: Path) -> str | None:
 def checkouts_by_base(storage: Storage) -> dict[str, list[Path]]:
     """The adopted checkouts that still exist, by their base images: one for each build, where both were adopted."""
     found: dict[str, list[Path]] = {}
-    for record in sorted((storage.root / ADOPTED).rglob(ADOPTED_RECORD)):
-        if about := _read(record):
+    for adopted in sorted((storage.root / ADOPTED).rglob(ADOPTED_RECORD)):
+        if about := _read(adopted):
             checkout = Path(about["checkout"])
-            noted = [_noted_in(checkout / BASE_RECORD.format(kind)) for kind in KINDS]
-            if any(name is not None for name in noted):
-                for base in sorted({about["base_id"], *filter(None, noted)}):
-                    found.setdefault(base, []).append(checkout)
+            records = [checkout / BASE_RECORD.format(kind) for kind in KINDS]
+            with suppress(OSError, ValueError):
+                if there := [record for record in records if record.exists()]:
+                    noted = [_json(record).get("base_id") for record in there if record.is_file()]
+                    for base in sorted({about["base_id"], *(one for one in noted if isinstance(one, str))}):
+                        found.setdefault(base, []).append(checkout)
     return found
-
-
-def _noted_in(record: Path) -> str | None:
-    """The base image that `init` noted in a checkout; empty if it can't be read, None when there is no such file."""
-    try:
-        if not record.exists():
-            return None
-        name = json.loads(record.read_text())["base_id"] if record.is_file() else ""
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return ""
-    return name if isinstance(name, str) else ""
 
 
 def _record(storage: Storage, checkout: Path) -> Path:
@@ -81,9 +72,13 @@ def _record(storage: Storage, checkout: Path) -> Path:
 
 def _read(record: Path) -> dict[str, Any]:
     """What is noted; empty if it can't be read."""
+    about = _json(record)
+    return about if all(isinstance(about.get(key), str) for key in ("checkout", "base_id")) else {}
+
+
+def _json(file: Path) -> dict[str, Any]:
     try:
-        about = json.loads(record.read_text())
+        about = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError):
         return {}
-    whole = isinstance(about, dict) and all(isinstance(about.get(key), str) for key in ("checkout", "base_id"))
-    return about if whole else {}
+    return about if isinstance(about, dict) else {}

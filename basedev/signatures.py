@@ -25,7 +25,7 @@ def split_parameters(text: str) -> list[str]:
 
 
 def names_in(signature: str) -> set[str]:
-    """The names in a signature type, without the modules in front of them, and these."""
+    """The names in a signature type, each by itself: those of modules too."""
     return set(re.findall(r'[^][\s{}(),."]+', signature))
 
 
